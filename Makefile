@@ -1,0 +1,55 @@
+# Two commands set everything up: `make demo` and `make test`. See README.md.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra dev
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_DISABLE_TELEMETRY := 1
+export VLLM_NO_USAGE_STATS := 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test test-all lint lock environment clean
+
+demo: $(VENV)/installed  ## the main job, then where to look
+	$(BIN)/pinch run demo
+	$(BIN)/pinch report demo
+
+test: $(VENV)/installed lint  ## formatting, types and the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language models
+	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+environment: $(VENV)/installed
+
+$(VENV)/installed: requirements/cpu.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Pinch needs Python 3.11 or 3.12: install it, or name yours: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { echo "Pinch needs Python 3.11 or 3.12; $(PYTHON) is another. Name yours: make PYTHON=/path/to/python3.12"; exit 1; }
+	@command -v g++ >/dev/null || { echo "Pinch needs a C++ compiler (DeepSpeed compiles a small op): apt-get install g++"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Pinch needs Python's venv module: apt-get install python3-venv"; exit 1; }
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "Pinch's locked environment is for Linux on x86-64; this is $$(uname -sm)."; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet uv==0.13.9
+	@echo "Installing about 4 GB of packages; this takes a few minutes."
+	$(BIN)/pip install --quiet --no-deps $(TORCH) 2>/dev/null || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) $(TORCH)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements/cpu.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: $(VENV)/installed  ## resolve the locks again
+	$(LOCK) --extra cpu --find-links "$(PIP_FIND_LINKS)" $(foreach p,torch torchvision torchaudio torchcodec,--no-emit-package $(p)) -o requirements/cpu.txt
+	$(LOCK) --extra gpu -o requirements/gpu.txt
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,249 @@
+"""The `pinch` command: parse, call, print. What is for a program goes to stdout, what is for a person to stderr.
+
+Exit status: 0 done (or readable), 1 some steps failed, 2 bad input, 3 environment or internal error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from trainables.errors import EnvironmentProblem, UserError
+
+app = typer.Typer(
+    name="pinch",
+    help="How much multilingual data does an instruction-tuning set need? Sweeps of fine-tunes, judged side by side.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+err = Console(stderr=True)
+
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")]
+StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated.")
+]
+DEFAULT_STORE = "./pinch-store"
+
+
+def _load(sweep: str, overrides: list[str]) -> Any:
+    from orchestrator.sweep import load
+
+    return load(sweep, overrides)
+
+
+def _plan(sweep: str, overrides: list[str]) -> Any:
+    from orchestrator.plan import Plan
+
+    return Plan(_load(sweep, overrides))
+
+
+def _store(location: str) -> Any:
+    from orchestrator.store import Store
+
+    return Store(location)
+
+
+@app.command(epilog="Example: pinch plan paper --json")
+def plan(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006  (typer copies it)
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: counts, models and steps.")] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Every resolved setting and where it came from.")] = False,
+) -> None:
+    """What would run, be reused, wait or is blocked, and why. Starts nothing; needs no data and no network."""
+    from orchestrator import show
+
+    if settings:
+        show.settings(_load(sweep, overrides))
+        return
+    made = _plan(sweep, overrides)
+    opened = _store(store)
+    show.plan_json(made, opened) if as_json else show.plan(made, opened, err)
+
+
+@app.command(epilog="Example: pinch run demo --set recipe.steps=50")
+def run(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+) -> None:
+    """Do what is missing of a sweep. Also how an interrupted one goes on."""
+    from orchestrator.run.session import run as run_session
+
+    raise typer.Exit(run_session(_load(sweep, overrides), store, err, address, retry_failed))
+
+
+@app.command(epilog="Example: pinch status demo")
+def status(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What is done, running (and by whom), failed and blocked."""
+    from orchestrator import show
+
+    made, opened = _plan(sweep, overrides), _store(store)
+    show.status_json(made, opened) if as_json else show.status(made, opened, err)
+
+
+@app.command(epilog="Example: pinch scores demo --csv scores.csv")
+def scores(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of to stdout.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Scores of another judge whose verdicts are in the store.")
+    ] = None,
+) -> None:
+    """The score table as CSV, one row per study, model and evaluation language; also while running."""
+    from orchestrator import show
+
+    made = _plan(sweep, overrides)
+    show.scores(made, _store(store), csv, judge, err)
+
+
+@app.command(epilog="Example: pinch report demo --out report")
+def report(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page, figures and CSVs go.")] = Path("pinch-report"),
+) -> None:
+    """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
+    from orchestrator.reporting import write_report
+
+    page = write_report(_plan(sweep, overrides), _store(store), store, out)
+    err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: pinch mixture paper pinch-12-n40 > mixture.csv")
+def mixture(
+    sweep: SweepArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or 8 or more digits of its key.")],
+    overrides: SetOption = [],  # noqa: B006
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """One model's mixture as CSV: every example id with its language."""
+    from orchestrator import show
+
+    show.mixture(_plan(sweep, overrides), model)
+
+
+@app.command("score-verdicts", epilog="Example: pinch score-verdicts verdicts.csv")
+def score_verdicts(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, order, choice.")],
+) -> None:
+    """Score any table of verdicts, with its interval, as JSON."""
+    from orchestrator.scoring import score
+    from orchestrator.verdicts import read_verdicts
+
+    _print_json(score(read_verdicts(file)).as_dict())
+
+
+@app.command(epilog="Example: pinch agreement raters.csv")
+def agreement(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, rater, verdict[, language].")],
+) -> None:
+    """Agreement between raters by the paper's rule (table 3), as JSON."""
+    from orchestrator.agreement import agreement as agree
+    from orchestrator.agreement import read_ratings
+
+    _print_json(agree(read_ratings(file)))
+
+
+@app.command(epilog="Example: pinch ui --store pinch-store")
+def ui(
+    store: StoreOption = DEFAULT_STORE,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
+) -> None:
+    """The MLflow UI on a store's sweeps."""
+    import subprocess
+
+    from orchestrator.tracking import ui_command
+
+    opened = _store(store)
+    if not (opened.root / "mlflow.db").exists() and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
+    command, environment = ui_command(opened.root, host, port)
+    err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
+    raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}, check=False).returncode)
+
+
+@app.command(epilog="Example: pinch verify --store pinch-store")
+def verify(store: StoreOption = DEFAULT_STORE) -> None:
+    """Check every result in a store against its manifest; what does not hold is quarantined and made again later."""
+    from orchestrator import show
+
+    raise typer.Exit(show.verify(_existing(store), err))
+
+
+@app.command(epilog="Example: pinch gc --dry-run")
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed; free nothing.")] = False,
+) -> None:
+    """Free what the sweeps' keep rules allow, and what dead sessions left behind."""
+    from orchestrator import show
+
+    show.gc(_existing(store), dry_run, err)
+
+
+@app.command(epilog="Example: pinch doctor")
+def doctor(
+    store: StoreOption = DEFAULT_STORE,
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
+) -> None:
+    """What this machine can run, and what to do about what it cannot."""
+    from orchestrator.doctor import examine
+
+    raise typer.Exit(examine(store, address, err))
+
+
+def _existing(location: str) -> Any:
+    opened = _store(location)
+    if not opened.root.is_dir():
+        raise UserError(f"--store {location}: there is no such folder; name a store.")
+    return opened
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run the command, and turn the three ways of ending badly into words and an exit status."""
+    try:
+        app()
+    except UserError as problem:
+        err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except EnvironmentProblem as problem:
+        err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(3)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        err.print_exception()
+        err.print("This is an error in Pinch; please report it with the lines above.", markup=False)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What a plan will take: time, disk and money, from what was measured before; what is not known is said to be unknown.
+
+Times are medians of the same kind of step with the same base and recipe in the store. Nothing is guessed from a
+model's size: the first results of a sweep tell more than a formula.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan import Plan
+from orchestrator.store import Entry, Store
+
+TINY_BYTES = 8 * 2**20
+"""A checkpoint of tiny with tokenizer and probe, rounded up."""
+PACKAGE_BYTES = {"gemma3-270m": 900 * 2**20, "smollm2": 400 * 2**20}
+"""Prepared weights of the packaged models in bf16 with an output head of their own, rounded up."""
+LORA_SHARE = 0.03
+"""An adapter's size against its base's, rounded up for the usual ranks."""
+TEXT_BYTES = 64 * 2**10
+"""A response set or comparison of about a hundred prompts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What the missing part of a plan takes. None is unknown, not zero."""
+
+    seconds: dict[str, float | None]
+    """Per kind of step, all missing steps one after another."""
+    disk_bytes: int | None
+    gpu_cost: float | None
+    notes: tuple[str, ...]
+
+
+def estimate(plan: Plan, store: Store, missing: dict[str, int]) -> Estimate:
+    """Estimate the steps that would run.
+
+    Args:
+        missing: kind -> number of steps to run.
+    """
+    seconds: dict[str, float | None] = {}
+    for kind, count in missing.items():
+        typical = _typical(kind, plan, store)
+        seconds[kind] = None if typical is None and count else (typical or 0.0) * count
+    notes = []
+    unknown = [kind for kind, value in seconds.items() if value is None]
+    if unknown:
+        notes.append(f"Time unknown for {', '.join(unknown)}: none like it is in the store yet.")
+    price = plan.sweep.runtime.prices.get("gpu_hour")
+    gpu_cost = None
+    if price is None:
+        notes.append("No cost: runtime.prices names no price per GPU-hour.")
+    elif not unknown:
+        gpu_cost = sum(value or 0.0 for value in seconds.values()) / 3600 * price.amount
+        notes.append(f"At {price.amount} per GPU-hour (price of {price.date}).")
+    disk = disk_needed(plan, missing.get("fine_tune", 0))
+    if disk is None:
+        notes.append(f"Disk unknown until the base {plan.base_source.label} is here.")
+    return Estimate(seconds, disk, gpu_cost, tuple(notes))
+
+
+def disk_needed(plan: Plan, fine_tunes: int) -> int | None:
+    """Bytes that so many fine-tunes, their responses and verdicts take at their peak; None when not known."""
+    base = _base_bytes(plan)
+    if base is None:
+        return None
+    recipe = plan.sweep.recipe
+    checkpoint = base if recipe.method == "full" else int(base * LORA_SHARE)
+    kept = len(recipe.checkpoint_steps) if plan.sweep.runtime.keep == "all" else 1
+    if plan.sweep.runtime.keep == "scores":
+        kept = 0
+    in_progress = checkpoint * (len(recipe.checkpoint_steps) + (6 if recipe.method == "full" else 1))
+    texts = (len(plan.of_kind("generation_set")) + len(plan.of_kind("comparison"))) * TEXT_BYTES
+    return (base + fine_tunes * kept * checkpoint + in_progress + texts) if fine_tunes else 0
+
+
+def human_bytes(count: float) -> str:
+    """``1.4 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _base_bytes(plan: Plan) -> int | None:
+    source = plan.base_source
+    if source.kind == "tiny":
+        return TINY_BYTES
+    if source.kind == "package":
+        return PACKAGE_BYTES.get(source.where)
+    if source.kind == "folder":
+        return sum(path.stat().st_size for path in Path(source.where).glob("*.safetensors"))
+    if source.kind == "gguf":
+        return 4 * Path(source.where).stat().st_size
+    return None
+
+
+def _typical(kind: str, plan: Plan, store: Store) -> float | None:
+    """Median seconds of results of a kind that are like the plan's."""
+    values = [
+        float(entry.facts["seconds"])
+        for entry in store.entries(kind).values()
+        if "seconds" in entry.facts and _alike(kind, entry, plan)
+    ]
+    return statistics.median(values) if values else None
+
+
+def _alike(kind: str, entry: Entry, plan: Plan) -> bool:
+    payload: dict[str, Any] = entry.manifest["payload"]
+    if kind == "fine_tune":
+        recipe = {**plan.sweep.recipe.identity(), "template": plan.template}
+        return payload["base"] == plan.base.key and payload["recipe"] == _as_json(recipe)
+    if kind == "comparison":
+        return payload["judge"] == _as_json(plan.judge_payload)
+    return True
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,161 @@
+"""What stays on the disk: the keep rule of each sweep, applied to the checkpoints of its models.
+
+``all`` keeps every checkpoint, ``best`` the selected one, ``scores`` none once a model's planned response sets are
+there; responses, verdicts and scores always stay. A checkpoint goes only when every sweep that was ever run on the
+store, and has that model, lets it go. Optimizer state is gone before a fine-tune is published.
+
+This module frees weights and abandoned attempts; it must never remove anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.cost import disk_needed, human_bytes
+from orchestrator.identity import Step, key_of
+from orchestrator.plan import Model, Plan
+from orchestrator.run.board import Board
+from orchestrator.store import Entry, Store, write_json
+from orchestrator.sweep import LoadedSweep, Sweep
+from trainables.errors import EnvironmentProblem, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Freed:
+    """Something that was, or would be, removed."""
+
+    what: str
+    bytes: int
+
+
+class Keeper:
+    """Applies the keep rule of one plan, with an eye on the other sweeps of the store."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan, self.store = plan, store
+        self._others: list[Plan] | None = None
+
+    def remember(self, loaded: LoadedSweep) -> None:
+        """Keep the sweep beside its results, so that `pinch gc` knows what is planned."""
+        asked = loaded.sweep.model_dump(mode="json")
+        path = self.store.root / "sweeps" / f"{loaded.sweep.name}-{key_of(asked)[:16]}.json"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, asked)
+
+    def check_room(self, board: Board) -> None:
+        """Refuse a run that will not fit on the disk.
+
+        Raises:
+            EnvironmentProblem: with what is needed and what is free.
+        """
+        missing = [model for model in self.plan.models if model.fine_tune and not _done(self.store, model.fine_tune)]
+        needed = disk_needed(self.plan, len(missing))
+        free = shutil.disk_usage(self.store.root).free
+        if needed is not None and needed > free:
+            raise EnvironmentProblem(
+                f"{self.store.root}: the run needs about {human_bytes(needed)} and {human_bytes(free)} are free; "
+                "free some, choose another --store, or set runtime.keep: scores."
+            )
+
+    def after(self, step: Step) -> None:
+        """Free what a step that was just published makes superfluous."""
+        if self.plan.sweep.runtime.keep == "all" or step.kind not in ("selection", "generation_set"):
+            return
+        list(_free_model(self.plan.model_of_step[step.key], self._plans(), self.store, dry_run=False))
+
+    def sweep(self, dry_run: bool = False) -> list[Freed]:
+        """Free what the keep rule allows for every model of the plan."""
+        plans = self._plans()
+        return [freed for model in self.plan.models for freed in _free_model(model, plans, self.store, dry_run)]
+
+    def _plans(self) -> list[Plan]:
+        if self._others is None:
+            self._others = [self.plan, *remembered(self.store)]
+        return self._others
+
+
+def remembered(store: Store) -> Iterator[Plan]:
+    """The plans of every sweep that was run on a store, as far as they can still be worked out.
+
+    A sweep whose input files are gone cannot; it is passed over by name in `collect`.
+    """
+    for path in sorted((store.root / "sweeps").glob("*.json")):
+        plan = _plan_of(path)
+        if plan is not None:
+            yield plan
+
+
+def collect(store: Store, dry_run: bool) -> tuple[list[Freed], list[str]]:
+    """What `pinch gc` does: (what was or would be freed, sentences about what was passed over)."""
+    notes = []
+    plans = []
+    for path in sorted((store.root / "sweeps").glob("*.json")):
+        plan = _plan_of(path)
+        if plan is None:
+            notes.append(f"{path.name}: its inputs are not there any more; its models are left as they are.")
+        else:
+            plans.append(plan)
+    freed: list[Freed] = []
+    if not notes:
+        models = {model.key: model for plan in plans for model in plan.models}
+        for model in models.values():
+            freed += _free_model(model, plans, store, dry_run)
+    for path in store.abandoned():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        freed.append(Freed(f"attempts/{path.name} (its session is gone)", size))
+        if not dry_run:
+            store.discard(path)
+    return freed, notes
+
+
+def _plan_of(path: Path) -> Plan | None:
+    try:
+        sweep = Sweep.model_validate(json.loads(path.read_text()))
+        return Plan(LoadedSweep(sweep, str(path), ()))
+    except (UserError, ValueError):
+        return None
+
+
+def _free_model(model: Model, plans: list[Plan], store: Store, dry_run: bool) -> Iterator[Freed]:
+    if model.fine_tune is None:
+        return
+    entry = store.find("fine_tune", model.fine_tune.key)
+    if entry is None:
+        return
+    wanted: set[str] = set()
+    for plan in plans:
+        for planned in plan.models:
+            if planned.fine_tune is not None and planned.fine_tune.key == entry.key:
+                wanted |= _wanted(planned, plan, store, entry)
+    gone = [name for name in entry.manifest["files"] if name.split("/")[0] in set(_checkpoints(entry)) - wanted]
+    if gone:
+        size = sum(entry.manifest["files"][name]["bytes"] for name in gone)
+        if not dry_run:
+            store.free(entry, gone)
+        folders = ", ".join(sorted({name.split("/")[0] for name in gone}))
+        yield Freed(f"fine_tune/{entry.path.name}: {folders}", size)
+
+
+def _wanted(model: Model, plan: Plan, store: Store, entry: Entry) -> set[str]:
+    """The checkpoints one plan still wants of a fine-tune."""
+    rule = plan.sweep.runtime.keep
+    selection = store.find("selection", model.weights.key)
+    if rule == "all" or selection is None:
+        return set(_checkpoints(entry))
+    sets = [step for step in plan.of_kind("generation_set") if plan.model_of_step[step.key] is model]
+    if rule == "scores" and all(_done(store, step) for step in sets):
+        return set()
+    return {f"checkpoint-{selection.facts['selected']:06d}"}
+
+
+def _checkpoints(entry: Entry) -> list[str]:
+    return sorted({name.split("/")[0] for name in entry.manifest["files"] if name.startswith("checkpoint-")})
+
+
+def _done(store: Store, step: Step) -> bool:
+    return store.find(step.kind, step.key) is not None

@@ -1,0 +1,118 @@
+"""The resident workers of a run: engines that answer, judges that compare, and tasks that build inputs.
+
+An engine keeps its base loaded and swaps fine-tunes in and out; a judge keeps its model. Each actor is one process
+that can be killed, which is the only reliable way to give its memory back. What goes on inside a long call goes to
+`Pulse`, a small actor the terminal is fed from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import ray
+
+from orchestrator.corpus.base import Corpus
+from orchestrator.identity import Step
+from orchestrator.run import jobs
+from orchestrator.run.jobs import ComparisonJob, GenerationJob, Place, SelectionJob
+from trainables.base_models import BaseSource
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How an engine is set up; nothing here is part of a key."""
+
+    choice: str
+    base: str
+    method: str
+    max_model_len: int
+    max_rank: int
+    threads: int
+
+
+@ray.remote(num_cpus=0)
+class Pulse:
+    """How far each long call is: step key -> (done, total)."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, tuple[float, float]] = {}
+
+    def note(self, key: str, done: float, total: float) -> None:
+        self._calls[key] = (done, total)
+
+    def read(self) -> dict[str, tuple[float, float]]:
+        return dict(self._calls)
+
+
+class _Beat:
+    """Tells a pulse how far a call is, at most twice per second."""
+
+    def __init__(self, pulse: Any, key: str) -> None:
+        self._pulse, self._key, self._last = pulse, key, 0.0
+
+    def __call__(self, done: float, total: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= 0.5 or done >= total:
+            self._last = now
+            self._pulse.note.remote(self._key, done, total)
+
+
+@ray.remote
+def build_corpus(place: Place, step: Step, corpus: Corpus, language: str) -> None:
+    jobs.make_corpus(place, step, corpus, language)
+
+
+@ray.remote
+def build_base(place: Place, step: Step, source: BaseSource, pulse: Any) -> None:
+    beat = _Beat(pulse, step.key)
+    jobs.make_base(place, step, source, lambda fraction, sentence: beat(fraction, 1.0))
+
+
+@ray.remote
+class EngineActor:
+    """One resident engine. ``start`` must be called, and answered, before anything else is."""
+
+    def __init__(self, pulse: Any) -> None:
+        self._engine: Any = None
+        self._pulse = pulse
+
+    def start(self, place: Place, settings: EngineSettings) -> str:
+        """Bring the engine up; returns the sentence that says which one and why."""
+        from trainables.generate import make_engine
+
+        store = place.open()
+        base = store.use(jobs.entry_of(store, "base", settings.base))
+        self._engine, sentence = make_engine(
+            settings.choice,
+            base,
+            settings.method,
+            max_model_len=settings.max_model_len,
+            max_rank=settings.max_rank,
+            threads=settings.threads,
+        )
+        return sentence
+
+    def generate(self, place: Place, job: GenerationJob) -> None:
+        jobs.generate(place, job, self._engine, _Beat(self._pulse, job.step.key))
+
+    def select(self, place: Place, job: SelectionJob) -> None:
+        jobs.select(place, job, self._engine, _Beat(self._pulse, job.step.key))
+
+
+@ray.remote
+class JudgeActor:
+    """One resident judge."""
+
+    def __init__(self) -> None:
+        self._judge: Any = None
+
+    def start(self, spec: Any, threads: int) -> str:
+        from trainables.judges import open_judge
+
+        self._judge = open_judge(spec, threads=threads)
+        return spec.label
+
+    def compare(self, place: Place, job: ComparisonJob) -> None:
+        jobs.compare(place, job, self._judge)

@@ -1,0 +1,150 @@
+"""What a person sees of a run: live bars on a terminal, plain lines elsewhere (a log, a job's output).
+
+Per kind of step: how many are done, how fast they come, and how long the rest will take at that rate. It only
+listens; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from orchestrator.identity import Step
+from orchestrator.run.board import Board, State
+
+LABELS = {
+    "base": "base model",
+    "corpus": "corpora",
+    "fine_tune": "fine-tunes",
+    "selection": "checkpoints selected",
+    "generation_set": "response sets",
+    "comparison": "comparisons",
+}
+LINE_EVERY = 15.0
+"""Seconds between two lines of counts where there is no terminal."""
+
+
+class Progress:
+    """Shows a board's progress until it is closed. Thread-safe."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console, self.name = console, name
+        self._board: Board | None = None
+        self._live: Live | None = None
+        self._started = time.monotonic()
+        self._at_start: dict[str, int] = {}
+        self._first: dict[str, float] = {}
+        self._now: dict[str, str] = {}
+        self._inside: dict[str, tuple[float, float]] = {}
+        self._last_line = 0.0
+        self._lock = threading.Lock()
+
+    def open(self, board: Board) -> None:
+        self._board = board
+        self._at_start = {kind: board.counts(kind)[State.DONE] for kind in LABELS}
+        if self.console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
+            self._live.start()
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, sentence: str) -> None:
+        """One line for the reader, above the bars."""
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def change(self, step: Step, state: State) -> None:
+        """A step changed its state."""
+        with self._lock:
+            if state is State.RUNNING:
+                self._first.setdefault(step.kind, time.monotonic())
+            else:
+                self._now.pop(step.key, None)
+        if state is State.FAILED and self._board is not None:
+            self.say(f"Failed: {step.kind} {step.name}: {self._board.errors.get(step.key, '').splitlines()[0]}")
+        elif state is State.DONE and step.kind in ("base", "fine_tune") and not self.console.is_terminal:
+            self.say(f"{self._clock()} {step.kind} {step.name} done")
+
+    def fine_tune(self, step: Step | None, report: dict[str, Any], steps: int) -> None:
+        """A report from inside a fine-tune."""
+        if step is None or "loss" not in report:
+            return
+        speed = f", {report['tokens_per_second']:,.0f} tokens/s" if report.get("tokens_per_second") else ""
+        with self._lock:
+            self._now[step.key] = f"{step.name}: step {report.get('step', 0)}/{steps}, loss {report['loss']:.2f}{speed}"
+            self._inside[step.key] = (float(report.get("step", 0)), float(steps))
+
+    def inside(self, calls: dict[str, tuple[float, float]]) -> None:
+        """How far the calls in progress are."""
+        with self._lock:
+            self._inside.update(calls)
+
+    def tick(self) -> None:
+        """Where there is no terminal: a line of counts now and then."""
+        now = time.monotonic()
+        if self.console.is_terminal or self._board is None or now - self._last_line < LINE_EVERY:
+            return
+        self._last_line = now
+        parts = []
+        for kind, label in LABELS.items():
+            counts = self._board.counts(kind)
+            total = sum(counts.values())
+            if total:
+                left = self._left(kind, counts[State.DONE], self._remaining(counts))
+                parts.append(f"{label} {counts[State.DONE]}/{total}{f' ({left} left)' if left else ''}")
+        running = "; ".join(self._now.values())
+        self.say(f"{self._clock()} {', '.join(parts)}{f'; {running}' if running else ''}")
+
+    def _clock(self) -> str:
+        return _duration(time.monotonic() - self._started).rjust(6)
+
+    @staticmethod
+    def _remaining(counts: dict[State, int]) -> int:
+        return counts[State.TODO] + counts[State.RUNNING] + counts[State.ELSEWHERE]
+
+    def _left(self, kind: str, done: int, remaining: int) -> str:
+        """Time left at the rate so far, from when the first of its kind began here."""
+        made = done - self._at_start.get(kind, 0)
+        began = self._first.get(kind)
+        if not made or began is None or not remaining:
+            return ""
+        return _duration((time.monotonic() - began) / made * remaining)
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        if self._board is None:
+            return table
+        table.add_row(f"[bold]{self.name}[/bold]", "", "", self._clock().strip(), "")
+        for kind, label in LABELS.items():
+            counts = self._board.counts(kind)
+            total = sum(counts.values())
+            if not total:
+                continue
+            done, remaining = counts[State.DONE], self._remaining(counts)
+            filled = round(24 * done / total)
+            bar = f"[green]{'━' * filled}[/green][dim]{'━' * (24 - filled)}[/dim]"
+            made, began = done - self._at_start.get(kind, 0), self._first.get(kind)
+            rate = f"{made / (time.monotonic() - began) * 60:.1f}/min" if made and began else ""
+            left = self._left(kind, done, remaining)
+            notes = [f"{left} left"] if left else []
+            notes += [f"{counts[state]} {state}" for state in (State.ELSEWHERE, State.FAILED, State.BLOCKED) if counts[state]]
+            table.add_row(label, bar, f"{done}/{total}", rate, ", ".join(notes))
+        with self._lock:
+            for line in self._now.values():
+                table.add_row("", f"[dim]{line}[/dim]")
+        return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

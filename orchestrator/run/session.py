@@ -1,0 +1,190 @@
+"""`pinch run`: plan, ask the store what is missing, and do that. It is also resume; there is no other session state.
+
+The session owns the heartbeat, the Ray connection, the tuner's thread and the evaluation loop, and takes them down
+in order: at the end, on Ctrl-C, or when something breaks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.keeping import Keeper
+from orchestrator.plan import Plan
+from orchestrator.run.records import Recorder
+from orchestrator.run.board import Board, State
+from orchestrator.run.progress import Progress
+from orchestrator.score_table import ScoreTable
+from orchestrator.store import Store
+from orchestrator.sweep import LoadedSweep
+from trainables.errors import EnvironmentProblem
+
+DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+def run(
+    loaded: LoadedSweep, location: str, console: Console, address: str | None = None, retry_failed: bool = False
+) -> int:
+    """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
+
+    Args:
+        location: the store.
+        address: a Ray cluster to run on; None starts Ray on this machine for the duration.
+        retry_failed: try steps again whose failure is on record.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+        EnvironmentProblem: no room on the disk, no Ray, no engine.
+    """
+    plan = Plan(loaded)
+    store = Store(location)
+    store.create()
+    again = f"pinch run {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
+    if retry_failed:
+        for step in plan.steps:
+            store.forget_failure(step.key)
+    progress = Progress(console, loaded.sweep.name)
+    board = Board(plan.steps, store, progress.change)
+    recorder = Recorder(plan, store, board)
+    keeper = Keeper(plan, store)
+    keeper.remember(loaded)
+    if not board.unfinished():
+        recorder.all()
+        recorder.close("FINISHED")
+        keeper.sweep()
+        _summary(plan, store, board, console, 0.0)
+        return SOME_FAILED if board.gaps() else DONE
+    keeper.check_room(board)
+    store.sessions.start(f"pinch run {loaded.sweep.name}")
+    started = time.monotonic()
+    progress.open(board)
+    status = DONE
+    try:
+        with _terminated_like_interrupted():
+            _work(plan, store, board, progress, recorder, keeper, address)
+        status = SOME_FAILED if board.gaps() else DONE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    finally:
+        board.stopping.set()
+        progress.close()
+        store.sessions.stop()
+    recorder.close("KILLED" if status == INTERRUPTED else "FINISHED", timeout=4.0 if status == INTERRUPTED else 30.0)
+    _summary(plan, store, board, console, time.monotonic() - started)
+    if status == INTERRUPTED:
+        console.print(f"Interrupted. What is published stays; go on with: {again}", markup=False, soft_wrap=True)
+    return status
+
+
+def _work(
+    plan: Plan,
+    store: Store,
+    board: Board,
+    progress: Progress,
+    recorder: Recorder,
+    keeper: Keeper,
+    address: str | None,
+) -> None:
+    from orchestrator.run import cluster
+    from orchestrator.run.evaluation import Evaluation
+    from orchestrator.run.jobs import Place
+    from orchestrator.run.tuning import LaneSettings, Tuning
+
+    with cluster.connected(address) as room:
+        placement = cluster.place(room, plan.sweep.runtime.gpus_per_fine_tune)
+        progress.say(placement.sentence)
+        place = Place(str(store.root), store.sessions.id)
+        settings = LaneSettings(
+            place=place,
+            base=plan.base.key,
+            template=plan.template,
+            workers=placement.workers_per_lane,
+            use_gpu=placement.gpus > 0,
+            gpus_per_worker=1 if placement.gpus else 0,
+            cpus_per_worker=placement.cpus_per_worker,
+            threads=placement.lane_threads,
+            zero_stage=plan.sweep.runtime.zero_stage,
+            micro_batch=plan.sweep.runtime.micro_batch,
+            state_every=max(1, plan.sweep.recipe.checkpoint_every // 2),
+        )
+        steps = board.steps
+
+        def heard(report: dict[str, Any]) -> None:
+            progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
+
+        tuning = Tuning(plan, board, settings, placement.lanes, heard)
+        evaluation = Evaluation(plan, board, place, progress.say, placement.engine_threads, placement.engine_gpus)
+        recorded = 0
+        try:
+            while board.unfinished():
+                if not tuning.running and board.unfinished("fine_tune") and _inputs_there(plan, board):
+                    if tuning.error is not None:
+                        raise EnvironmentProblem(f"Ray Tune stopped: {tuning.error}") from tuning.error
+                    tuning.start()
+                evaluation.pump(0.5)
+                progress.inside(evaluation.progress())
+                progress.tick()
+                fresh, recorded = board.made[recorded:], len(board.made)
+                for step in fresh:
+                    recorder.made(step)
+                    keeper.after(step)
+        finally:
+            board.stopping.set()
+            evaluation.stop()
+            tuning.join(timeout=0.0 if board.unfinished() else 20.0)
+
+
+def _inputs_there(plan: Plan, board: Board) -> bool:
+    """Whether any fine-tune could start: the lane is not brought up while the base is still being made."""
+    return board.state(plan.base) is State.DONE
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the session as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: float) -> None:
+    """What was made, the best and worst cells, what is missing, and where to look."""
+
+    def say(line: str = "") -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    made: dict[str, int] = {}
+    for step in board.made:
+        made[step.kind] = made.get(step.kind, 0) + 1
+    what = ", ".join(f"{count} {kind}" for kind, count in made.items()) or "nothing was missing"
+    say(f"{plan.sweep.name}: {what}" + (f", in {seconds / 60:.1f} min." if seconds else "."))
+    table = ScoreTable(plan, store)
+    rows = table.rows()
+    scored = [row for row in rows if row["if_score"] is not None]
+    say(f"Scores: {len(scored)} of {len(rows)}, by judge {plan.sweep.judge.label}, base {plan.base_source.label}.")
+    judged = sorted((row for row in scored if row["n"]), key=lambda row: row["if_score"])
+    for word, row in (("Best", judged[-1]), ("Worst", judged[0])) if judged else ():
+        say(
+            f"  {word} cell: {row['model']} in {row['eval_language']}: "
+            f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+        )
+    gaps = board.gaps()
+    for step, state, error in gaps[:8]:
+        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
+    if len(gaps) > 8:
+        say(f"  ... and {len(gaps) - 8} more; pinch status {plan.loaded.source} lists them.")
+    source = plan.loaded.source
+    say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")

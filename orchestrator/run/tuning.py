@@ -1,0 +1,270 @@
+"""Fine-tunes under Ray Tune: a searcher that claims them, and trials that run them on a resident lane.
+
+A fixed grid could not skip what another session holds, so Tune asks a :class:`Searcher`: `suggest` claims the next
+fine-tune from the board, returns None to wait, and FINISHED when nothing is left. The trial is a class Trainable
+with ``reuse_actors``: its lane (one Ray Train worker group) stays up and takes one fine-tune after another, so a
+fine-tune costs its steps and not a cold start. A lane in which a fine-tune failed is torn down.
+
+Tune's own state is not kept: the store says what is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from orchestrator.identity import Step
+from orchestrator.plan import Model, Plan
+from orchestrator.run.board import Board
+from orchestrator.run.jobs import Place, training_rows
+from trainables.errors import StepFailed, UserError
+
+MIXTURE_FILE = "mixture.parquet"
+EXAMPLES_FILE = "examples.parquet"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaneSettings:
+    """What every fine-tune of a run has in common; nothing here is part of a key."""
+
+    place: Place
+    base: str
+    template: str
+    workers: int
+    use_gpu: bool
+    gpus_per_worker: float
+    cpus_per_worker: float
+    threads: int
+    zero_stage: int | str
+    micro_batch: int | str
+    state_every: int
+
+
+class FineTuneTrial(tune.Trainable):
+    """One lane, and the fine-tune it is on. A training iteration of Tune is one report of the lane."""
+
+    def setup(self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step]) -> None:
+        self._settings, self._recipe, self._steps = settings, recipe, steps
+        self._lane: Any = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._key, self._out = config["key"], Path(config["out"])
+        self._begun = False
+
+    def step(self) -> dict[str, Any]:
+        from trainables.lane import LaneDied
+
+        step = self._steps[self._key]
+        store = self._settings.place.open()
+        try:
+            if not self._begun:
+                self._begin(step)
+            report = self._lane.next_report(timeout=5.0)
+            if report is None:
+                return {"key": self._key, "done": False}
+            if "facts" not in report:
+                return {"key": self._key, "done": False, **report}
+            (self._out / EXAMPLES_FILE).unlink(missing_ok=True)
+            store.publish(step, self._out, report["facts"])
+            return {"key": self._key, "done": True, "published": True, **_numbers(report["facts"])}
+        except (StepFailed, UserError) as problem:
+            self._tear_down()
+            store.discard(self._out)
+            return {"key": self._key, "done": True, "failed": str(problem)}
+        except LaneDied as problem:
+            self._tear_down()
+            return {"key": self._key, "done": True, "lost": str(problem)}
+
+    def _begin(self, step: Step) -> None:
+        from trainables.finetune import FineTuneJob
+        from trainables.lane import Lane
+        from trainables.parallel import Parallel
+
+        settings = self._settings
+        store = settings.place.open()
+        base = store.find("base", settings.base)
+        assert base is not None, "a fine-tune is handed out when its base is published"
+        if self._lane is None:
+            self._lane = Lane(
+                workers=settings.workers,
+                use_gpu=settings.use_gpu,
+                cpus_per_worker=settings.cpus_per_worker,
+                gpus_per_worker=settings.gpus_per_worker,
+            )
+            self._lane.start()
+        job = FineTuneJob(
+            name=step.name,
+            base=store.use(base),
+            examples=self._out / EXAMPLES_FILE,
+            recipe=self._recipe,
+            seed=int(step.payload["seed"]),
+            template=settings.template,
+            out=self._out,
+            resume=True,
+            parallel=Parallel(
+                zero_stage=settings.zero_stage,  # type: ignore[arg-type]
+                micro_batch=settings.micro_batch,  # type: ignore[arg-type]
+                threads=settings.threads,
+                state_every=settings.state_every,
+            ),
+        )
+        self._lane.submit(job)
+        self._begun = True
+
+    def _tear_down(self) -> None:
+        if self._lane is not None:
+            self._lane.stop()
+            self._lane = None
+
+    def cleanup(self) -> None:
+        self._tear_down()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: checkpoints are the lane's, in the attempt's folder."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, see above."""
+
+
+class ClaimingSearcher(Searcher):
+    """Asks the board for the next fine-tune whenever Tune has room for one."""
+
+    def __init__(self, plan: Plan, board: Board, prepare: Callable[[Model], Path], report: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(metric="step", mode="max")
+        self._plan, self._board, self._prepare, self._report = plan, board, prepare, report
+        self._models = {model.fine_tune.key: model for model in plan.models if model.fine_tune}
+        self._baselines = plan.baseline_keys()
+        self._trials: dict[str, Step] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._board.stopping.is_set() or not self._board.unfinished():
+            return Searcher.FINISHED
+        step = self._board.claim("fine_tune", prefer=lambda step: 0 if step.key in self._baselines else 1)
+        if step is None:
+            return None
+        try:
+            out = self._prepare(self._models[step.key])
+        except Exception as problem:  # noqa: BLE001  (whatever it is, the step goes back to the board)
+            self._board.reopen()
+            self._board.lost(step, str(problem))
+            return None
+        self._trials[trial_id] = step
+        return {"key": step.key, "out": str(out), "name": step.name}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._report(result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        step = self._trials.pop(trial_id, None)
+        if step is None:
+            return
+        result = result or {}
+        if result.get("failed"):
+            self._board.failed(step, str(result["failed"]))
+        elif result.get("published") and self._board.store.find("fine_tune", step.key) is not None:
+            self._board.done(step)
+        else:
+            self._board.lost(step, str(result.get("lost") or "its trial died"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store says what is done."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see above."""
+
+
+class Tuning:
+    """Ray Tune in a thread of its own, so that evaluation goes on beside it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        settings: LaneSettings,
+        lanes: int,
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.plan, self.board, self.settings, self.lanes, self.report = plan, board, settings, lanes, report
+        self.error: BaseException | None = None
+        self._scratch = Path(tempfile.mkdtemp(prefix="pinch-tune-"))
+        self._thread = threading.Thread(target=self._run, name="pinch-tuning", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for Tune to end, then drop its scratch folder."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _run(self) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
+        trainable = tune.with_parameters(
+            FineTuneTrial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps
+        )
+        # The lane's worker group has a placement group of its own, which Tune does not see.
+        trainable = tune.with_resources(trainable, {"cpu": 0.01})
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=ClaimingSearcher(self.plan, self.board, self._prepare, self.report),
+                num_samples=-1,
+                max_concurrent_trials=self.lanes,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(self._scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+        except BaseException as problem:  # noqa: BLE001  (handed to the session, which is another thread)
+            self.error = problem
+
+    def _prepare(self, model: Model) -> Path:
+        """An attempt folder with the training rows in it: what an interrupted try left behind, or a new one."""
+        assert model.fine_tune is not None and model.mixture is not None
+        store = self.board.store
+        out = store.adopt(model.fine_tune) or store.attempt(model.fine_tune)
+        trained = model.mixture.without(self.plan.dev)
+        corpora = {code: self.plan.corpora[code].key for code in model.mixture.languages}
+        training_rows(store, corpora, trained, out / EXAMPLES_FILE)
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = sorted(model.mixture.assignment.items())
+        table = {
+            "id": [key for key, _ in rows],
+            "language": [code for _, code in rows],
+            "dev": [key in self.plan.dev for key, _ in rows],
+        }
+        pq.write_table(pa.table(table), out / MIXTURE_FILE)
+        return out
+
+
+def _numbers(facts: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in facts.items() if isinstance(value, int | float)}

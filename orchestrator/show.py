@@ -1,0 +1,198 @@
+"""What the commands print. Tables for people go to stderr, CSV and JSON for programs to stdout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cost import estimate, human_bytes
+from orchestrator.keeping import collect
+from orchestrator.plan import Plan, mixture_rows
+from orchestrator.review import Outlook, review
+from orchestrator.score_table import ScoreTable, as_csv
+from orchestrator.store import Store
+from orchestrator.sweep import LoadedSweep
+from trainables.errors import UserError
+
+LABELS = {
+    "base": "base model",
+    "corpus": "corpora",
+    "fine_tune": "fine-tunes",
+    "selection": "selections",
+    "generation_set": "response sets",
+    "comparison": "comparisons",
+}
+
+
+def settings(loaded: LoadedSweep) -> None:
+    """Every resolved setting, its value and where it came from, as CSV."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("setting", "value", "from"))
+    for setting in loaded.settings:
+        writer.writerow((setting.name, json.dumps(setting.value, ensure_ascii=False), setting.origin))
+
+
+def plan_json(plan: Plan, store: Store) -> None:
+    """The plan for programs; the same bytes for the same sweep and store."""
+    models = [
+        {
+            "key": model.key,
+            "name": model.name,
+            "mixture": dict(model.rule.counts) if model.rule else {},
+            "studies": list(model.studies),
+        }
+        for model in plan.models
+    ]
+    steps = [
+        {
+            "kind": look.step.kind,
+            "key": look.step.key,
+            "name": look.step.name,
+            "action": look.action,
+            "reason": look.reason,
+        }
+        for look in review(plan, store)
+    ]
+    _json({**plan.counts(), "models": models, "steps": steps})
+
+
+def plan(plan: Plan, store: Store, console: Console) -> None:
+    """The plan for people."""
+    counts = plan.counts()
+    looks = review(plan, store)
+    _say(
+        console,
+        f"{plan.sweep.name}: {counts['listed_models']} models listed -> {counts['fine_tunes']} to tune, "
+        f"{counts['generation_sets']} sets to generate, {counts['comparisons']} comparisons to judge "
+        f"({counts['judge_calls']:,} calls)",
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "run", "reuse", "wait", "blocked", "time, one after another"):
+        table.add_column(column, justify="left" if not column else "right")
+    missing = {kind: 0 for kind in LABELS}
+    for look in looks:
+        missing[look.step.kind] += look.action == "run"
+    expected = estimate(plan, store, missing)
+    for kind, label in LABELS.items():
+        actions = Counter(look.action for look in looks if look.step.kind == kind)
+        seconds = expected.seconds.get(kind)
+        time = "unknown" if seconds is None else f"{seconds / 60:.1f} min" if seconds else "-"
+        table.add_row(label, *(str(actions[action]) for action in ("run", "reuse", "wait", "blocked")), time)
+    console.print(table)
+    reasons = Counter((look.action, look.reason) for look in looks if look.action != "reuse" and _telling(look))
+    for (action, reason), count in reasons.most_common(8):
+        _say(console, f"  {action} {count}: {reason}")
+    if expected.disk_bytes is not None:
+        _say(console, f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).")
+    if expected.gpu_cost is not None:
+        _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
+    for note in expected.notes:
+        _say(console, note)
+
+
+def status_json(plan: Plan, store: Store) -> None:
+    """Status for programs: counts per kind and state, and every step that is not done."""
+    looks = review(plan, store)
+    states = {"reuse": "done", "wait": "running", "run": "to do"}
+    failed = store.failures()
+    rows = []
+    counts: dict[str, Counter[str]] = {}
+    for look in looks:
+        state = "failed" if look.step.key in failed and look.action == "blocked" else states.get(look.action, "blocked")
+        counts.setdefault(look.step.kind, Counter())[state] += 1
+        if state != "done":
+            rows.append(
+                {"kind": look.step.kind, "name": look.step.name, "key": look.step.key, "state": state, "why": look.reason}
+            )
+    _json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
+
+
+def status(plan: Plan, store: Store, console: Console) -> None:
+    """Status for people."""
+    looks = review(plan, store)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "done", "running", "to do", "blocked"):
+        table.add_column(column, justify="left" if not column else "right")
+    for kind, label in LABELS.items():
+        actions = Counter(look.action for look in looks if look.step.kind == kind)
+        table.add_row(label, *(str(actions[action]) for action in ("reuse", "wait", "run", "blocked")))
+    console.print(table)
+    for look in looks:
+        if look.action == "wait":
+            _say(console, f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}")
+    failed = [look for look in looks if look.action == "blocked" and not look.reason.startswith("blocked by")]
+    for look in failed:
+        _say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
+    blocked = Counter(look.reason for look in looks if look.reason.startswith("blocked by"))
+    for reason, count in blocked.items():
+        _say(console, f"{count} steps are {reason}.")
+    if all(look.action == "reuse" for look in looks):
+        _say(console, "Everything is done.")
+
+
+def scores(plan: Plan, store: Store, path: Path | None, judge: str | None, console: Console) -> None:
+    """The score table as CSV, and how much of it is there."""
+    table = ScoreTable(plan, store, judge)
+    rows = table.rows()
+    text = as_csv(rows)
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as problem:
+            raise UserError(f"--csv {path}: cannot be written ({problem.strerror}); name another file.") from None
+    have = sum(row["if_score"] is not None for row in rows)
+    _say(console, f"{have} of {len(rows)} rows have a score (judge {table.judge}, base {plan.base_source.label}).")
+
+
+def mixture(plan: Plan, name: str) -> None:
+    """One mixture as CSV."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    rows = list(mixture_rows(plan.find_model(name)))
+    writer.writerow(("id", "language"))
+    writer.writerows(rows)
+
+
+def verify(store: Store, console: Console) -> int:
+    """Check everything; exit status 1 when something did not hold."""
+    good, bad = 0, []
+    for path, problem in store.verify():
+        if problem is None:
+            good += 1
+        else:
+            bad.append(f"{path.parent.name}/{path.name}: {problem}; quarantined, the next run makes it again")
+    for line in bad:
+        _say(console, line)
+    _say(console, f"{good} results hold, {len(bad)} did not.")
+    return 1 if bad else 0
+
+
+def gc(store: Store, dry_run: bool, console: Console) -> None:
+    """Free what may go."""
+    freed, notes = collect(store, dry_run)
+    for item in freed:
+        _say(console, f"{human_bytes(item.bytes):>9}  {item.what}")
+    for note in notes:
+        _say(console, note)
+    total = human_bytes(sum(item.bytes for item in freed))
+    _say(console, f"{total} would be freed." if dry_run else f"{total} freed.")
+
+
+def _telling(look: Outlook) -> bool:
+    return not look.reason.startswith("not made yet")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")

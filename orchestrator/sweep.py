@@ -1,0 +1,346 @@
+"""The sweep file: what a user asks for, validated, and where each setting came from.
+
+A sweep names a corpus, a base model, a recipe, sampling, a judge, seeds and studies; ``runtime`` says how to run
+it and never what comes out. Unknown keys are refused with the nearest known one. Relative paths in a sweep are
+relative to the folder `pinch` is run in.
+
+This module must never know how steps are keyed, stored or run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator
+import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Discriminator, ValidationError, field_validator, model_validator
+
+from orchestrator.languages import language
+from orchestrator.studies import Studies
+from trainables.errors import UserError
+from trainables.judges import JudgeSpec
+from trainables.judges.reference import ReferenceJudge
+from trainables.recipe import Recipe
+from trainables.sampling import Sampling
+from trainables.spec import Spec, identity, runtime
+
+
+class _CorpusSpec(Spec):
+    languages: tuple[str, ...] = identity(min_length=1)
+    train_count: int = identity(4640, ge=1, description="examples in every training set, dev ones included")
+    dev_count: int = identity(250, ge=1, description="of these, held out to select the checkpoint")
+    eval_count: int = identity(617, ge=1, description="eval instructions per language")
+
+    @field_validator("languages")
+    @classmethod
+    def _known_and_distinct(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for code in codes:
+            _known_language(code)
+        return distinct(codes, "languages")
+
+    @model_validator(mode="after")
+    def _dev_is_a_part(self) -> _CorpusSpec:
+        if self.dev_count >= self.train_count:
+            raise ValueError(
+                f"dev_count {self.dev_count} leaves nothing of train_count {self.train_count} to train on; lower it."
+            )
+        return self
+
+
+class CldrSource(_CorpusSpec):
+    """Instructions made from Unicode CLDR; needs no data."""
+
+    source: Literal["cldr"] = identity("cldr")
+
+
+class FilesSource(_CorpusSpec):
+    """A user's own parallel files."""
+
+    source: Literal["files"] = identity("files")
+    train: str = identity(description="JSONL or Parquet with id, language, instruction, response")
+    eval: str = identity(description="the same; responses may be left out unless the judge is reference")
+
+
+class HubSource(_CorpusSpec):
+    """The paper's public data in English, translated."""
+
+    source: Literal["hub"] = identity("hub")
+    train: tuple[Literal["lima", "oasst1"], ...] = identity(("lima", "oasst1"))
+    eval: Literal["alpacafarm"] = identity("alpacafarm")
+    translator: dict[str, str] = identity({"engine": "google"})
+
+
+CorpusSpec = Annotated[CldrSource | FilesSource | HubSource, Discriminator("source")]
+
+
+class Seeds(Spec):
+    """One seed per source of chance."""
+
+    mixture: int = identity(0, ge=0, description="which examples are in which language; which are dev")
+    train: tuple[Annotated[int, "seed"], ...] = identity((0,), min_length=1, description="one fine-tune each")
+    sampling: int = identity(0, ge=0)
+
+    @field_validator("train")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if min(seeds) < 0:
+            raise ValueError(f"seed {min(seeds)} is negative; use 0 or more.")
+        return distinct(seeds, "train")
+
+
+class Price(Spec):
+    """What something costs, and on which day it did."""
+
+    amount: float = runtime(ge=0)
+    date: datetime.date = runtime()
+
+
+class Runtime(Spec):
+    """How the work is done; nothing here changes a result's key."""
+
+    engine: Literal["auto", "vllm", "transformers"] = runtime("auto")
+    gpus_per_fine_tune: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto")
+    zero_stage: Literal["auto"] | Literal[0, 1, 2, 3] = runtime("auto")
+    micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
+    keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
+    max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
+    prices: dict[Literal["gpu_hour", "million_judge_tokens", "million_characters"], Price] = runtime({})
+
+    @field_validator("gpus_per_fine_tune", "micro_batch")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{value} is not 1 or more; use auto or a positive number.")
+        return value
+
+
+class Sweep(Spec):
+    """A whole sweep, as asked for."""
+
+    name: str = runtime(description="letters, digits and -; becomes the MLflow experiment")
+    corpus: CorpusSpec = identity()
+    base: str = identity("tiny")
+    recipe: Recipe = identity(Recipe())
+    sampling: Sampling = identity(Sampling())
+    judge: JudgeSpec = identity(ReferenceJudge())
+    seeds: Seeds = identity(Seeds())
+    studies: Studies = identity()
+    runtime: Runtime = runtime(Runtime())
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+            raise ValueError(f"{name!r} is not a plain name; use letters, digits and - only.")
+        return name
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One resolved setting: ``recipe.steps``, its value, and where it came from."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSweep:
+    """A validated sweep with the record of where each setting came from."""
+
+    sweep: Sweep
+    source: str
+    settings: tuple[Setting, ...]
+
+
+def shipped() -> dict[str, Path]:
+    """The sweeps that come with Pinch: name -> file."""
+    folder = Path(str(resources.files("sweeps")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
+    """Read a sweep by path (ends in .yaml) or shipped name, with ``a.b=value`` overrides applied.
+
+    Raises:
+        UserError: naming the file, the key, what was found, and the cure.
+    """
+    path = _locate(sweep)
+    raw = _read(path)
+    changed: dict[str, str] = {}
+    for override in overrides or []:
+        changed[_apply(raw, override)] = f"--set {override}"
+    try:
+        validated = Sweep.model_validate(raw)
+    except ValidationError as problem:
+        raise UserError(_explain(problem, raw, str(sweep), changed)) from None
+    flat = dict(_flatten(validated.model_dump(mode="json")))
+    given = dict(_flatten(raw))
+
+    def origin(name: str) -> str:
+        for setting, source in changed.items():
+            if name == setting or name.startswith(setting + "."):
+                return source
+        return str(path) if name in given else "default"
+
+    settings = tuple(Setting(name, value, origin(name)) for name, value in flat.items())
+    return LoadedSweep(validated, str(sweep), settings)
+
+
+def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    """The items as they are.
+
+    Raises:
+        ValueError: when one is named twice.
+    """
+    for item in items:
+        if items.count(item) > 1:
+            raise ValueError(f"{what} names {item!r} twice; name it once.")
+    return items
+
+
+def _known_language(code: str) -> None:
+    try:
+        language(code)
+    except UserError as problem:
+        raise ValueError(str(problem)) from None
+
+
+def _locate(sweep: str) -> Path:
+    if sweep.endswith((".yaml", ".yml")):
+        path = Path(sweep).expanduser()
+        if not path.is_file():
+            raise UserError(f"{sweep}: there is no such file; give the path of a sweep file or a shipped name.")
+        return path
+    known = shipped()
+    if sweep not in known:
+        near = difflib.get_close_matches(sweep, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"{sweep}: no sweep of this name is shipped ({', '.join(known)}); a path must end in .yaml.{hint}"
+        )
+    return known[sweep]
+
+
+class _NoDoubledKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {name!r} is written twice; keep one", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+# "no" is Norwegian's code, not false; only true and false are booleans here
+_NoDoubledKeys.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NoDoubledKeys.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDoubledKeys)  # noqa: S506 (a SafeLoader)
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path}: cannot be read ({problem}); give a YAML file in UTF-8.") from None
+    except yaml.MarkedYAMLError as problem:
+        where = f" line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        raise UserError(f"{path}{where}: is not YAML ({problem.problem}); mend the line.") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds {type(raw).__name__}, not keys and values; see the shipped sweeps.")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> str:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override}: is not of the form a.b=value; write for example --set recipe.steps=50.")
+    try:
+        value = yaml.load(text, Loader=_NoDoubledKeys)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not a YAML value; quote it.") from None
+    parts = name.split(".")
+    target: Any = raw
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(target, list):
+            if not part.isdigit() or int(part) >= len(target):
+                raise UserError(f"--set {override}: {'.'.join(parts[:depth])} has items 0 to {len(target) - 1}.")
+            if last:
+                target[int(part)] = value
+            else:
+                target = target[int(part)]
+        elif isinstance(target, dict):
+            if last:
+                target[part] = value
+            else:
+                target = target.setdefault(part, {})
+        else:
+            raise UserError(f"--set {override}: {'.'.join(parts[:depth])} is a single value and has no {part!r}.")
+    return name
+
+
+def _explain(problem: ValidationError, raw: dict[str, Any], source: str, changed: dict[str, str]) -> str:
+    """The first problem in a sentence: file (or --set), key, what was found, cure."""
+    error = problem.errors(include_url=False)[0]
+    where, value = _place(raw, error["loc"], missing=error["type"] == "missing")
+    origin = next((given for name, given in changed.items() if _touches(where, name, error)), source)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        message = "is missing; add it."
+    elif error["type"].startswith("union_tag"):
+        context = error.get("ctx", {})
+        found = context.get("tag")
+        known = [tag.strip("' ") for tag in str(context.get("expected_tags", "")).split(",") if tag]
+        key = str(context.get("discriminator", "")).strip("'")
+        where = f"{where}.{key}" if where else key
+        near = difflib.get_close_matches(str(found), known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
+    elif error["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}; found {value!r}."
+    return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
+
+
+def _touches(where: str, name: str, error: Any) -> bool:
+    parent, _, key = name.rpartition(".")
+    if where == name or where.startswith(name + ".") or name.startswith(where + ".") and where and key in error["msg"]:
+        return True
+    return parent == where and f"{key!r}" in error["msg"]
+
+
+def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[str, Any]:
+    """The dotted path of an error in the user's file, union tags left out, and the value found there."""
+    path: list[str] = []
+    value = raw
+    for position, part in enumerate(location):
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        if inside:
+            path.append(str(part))
+            value = value[part]
+        elif missing and position == len(location) - 1:
+            path.append(str(part))
+            value = None
+    return ".".join(path), value
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _flatten(item, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        for position, item in enumerate(value):
+            yield from _flatten(item, f"{prefix}.{position}")
+    else:
+        yield prefix, value

@@ -1,0 +1,1 @@
+"""The shipped sweeps: YAML only, read by name (`pinch run demo`)."""

@@ -1,0 +1,241 @@
+"""Text into token batches: the one place where a prompt becomes ids and an example becomes a loss.
+
+Training, generation, probes and judges must see the same ids for the same prompt, or a model is tuned on one
+thing and asked another. So :func:`prompt_ids` is the only function that tokenizes a prompt: it puts the
+beginning-of-sequence token first where the tokenizer has one (a tokenizer made from a GGUF file forgets it, and
+without it Gemma babbles), never twice. The response is tokenized on its own and follows, ended by
+end-of-sequence; loss falls on the response only (paper appendix C).
+
+Batches: the order in which examples are seen depends on the seed, the epoch and the example ids, and on nothing
+else; how a batch is then cut into padded micro-batches over workers is a matter of speed, and every worker gets
+the same number of them. This module knows no model and imports no torch, so that planning can read templates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.errors import UserError
+from trainables.recipe import Recipe
+
+PLACE = "{instruction}"
+CHAT = "chat"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def template_source(name_or_path: str) -> str:
+    """The text behind a template's name, which is what identity should hold: ``"chat"``, or text with {instruction}.
+
+    ``name_or_path`` is ``chat``, a shipped name (``plain``), the path of a text file (read as it is, its last
+    newline included), or a template's text itself.
+
+    Raises:
+        UserError: no such template, or not exactly one ``{instruction}`` in it.
+    """
+    if name_or_path == CHAT:
+        return CHAT
+    if PLACE in name_or_path:
+        text = name_or_path
+    else:
+        shipped = _TEMPLATES / f"{name_or_path}.txt"
+        path = shipped if shipped.is_file() else Path(name_or_path)
+        if not path.is_file():
+            names = ", ".join([CHAT, *sorted(file.stem for file in _TEMPLATES.glob("*.txt"))])
+            raise UserError(
+                f"template: {name_or_path!r} is neither a shipped template ({names}) nor a text file; "
+                f"give one of these names or the path of a file that contains {PLACE}"
+            )
+        text = path.read_text(encoding="utf-8")
+    if text.count(PLACE) != 1:
+        raise UserError(
+            f"template: {name_or_path!r} contains {PLACE} {text.count(PLACE)} times; write it once, "
+            "where the instruction goes"
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class Template:
+    """How an instruction becomes a prompt. ``source`` is the template's text, or ``"chat"``."""
+
+    source: str
+    tokenizer: Any
+
+    def prompt(self, instruction: str) -> str:
+        """The prompt as text, without the beginning-of-sequence token (:func:`prompt_ids` puts it there)."""
+        if self.source != CHAT:
+            return self.source.replace(PLACE, instruction)
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": instruction}], tokenize=False, add_generation_prompt=True
+        )
+        bos = self.tokenizer.bos_token
+        return text.removeprefix(bos) if bos else text
+
+
+def template_text(name_or_path: str, tokenizer: Any) -> Template:
+    """The template of a recipe or a job, ready to make prompts (see :func:`template_source` for the names).
+
+    Raises:
+        UserError: no such template, or ``chat`` with a tokenizer that has no chat template.
+    """
+    source = template_source(name_or_path)
+    if source == CHAT and not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "template: chat needs a base whose tokenizer has a chat template, and this one has none; use "
+            "template: plain or the path of a file with {instruction}"
+        )
+    return Template(source, tokenizer)
+
+
+def prompt_ids(tokenizer: Any, prompt: str, max_input_tokens: int | None = None) -> list[int]:
+    """The ids of a prompt: BOS first where the tokenizer has one and never twice, the tail cut at the limit.
+
+    The limit counts BOS. For a templated instruction use :func:`instruction_ids`, which cuts the instruction's
+    tail instead of the template's.
+    """
+    ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:1] != [bos]:
+        ids = [bos, *ids]
+    return ids if max_input_tokens is None else ids[:max_input_tokens]
+
+
+def instruction_ids(tokenizer: Any, template: Template, instruction: str, max_input_tokens: int) -> list[int]:
+    """The ids of a templated instruction of at most ``max_input_tokens``; the *instruction's* tail is cut.
+
+    Cutting the prompt's tail instead would take away the very words that ask for the answer.
+
+    Raises:
+        UserError: the template alone is longer than the limit.
+    """
+    ids = prompt_ids(tokenizer, template.prompt(instruction))
+    kept = instruction
+    while len(ids) > max_input_tokens:
+        words = tokenizer.encode(kept, add_special_tokens=False)
+        if not words:
+            raise UserError(
+                f"max_input_tokens: {max_input_tokens} is fewer than the template alone takes ({len(ids)}); "
+                "raise it or shorten the template"
+            )
+        words = words[: max(0, len(words) - (len(ids) - max_input_tokens))]
+        # A cut inside a character decodes to U+FFFD; text may also grow again when re-encoded, hence the loop
+        # and the character that is dropped if the text did not get shorter.
+        shorter = tokenizer.decode(words, clean_up_tokenization_spaces=False).rstrip("\ufffd")
+        kept = shorter if len(shorter) < len(kept) else kept[:-1]
+        ids = prompt_ids(tokenizer, template.prompt(kept))
+    return ids
+
+
+def example_ids(
+    tokenizer: Any, template: Template, instruction: str, response: str, recipe: Recipe
+) -> tuple[list[int], list[int]]:
+    """One training example as ``(prompt ids, target ids)``; the target ends in EOS, cut responses too.
+
+    Raises:
+        UserError: the tokenizer has no end-of-sequence token, so no response could ever end.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("base: its tokenizer has no eos_token; set one in tokenizer_config.json")
+    prompt = instruction_ids(tokenizer, template, instruction, recipe.max_input_tokens)
+    target = tokenizer.encode(response, add_special_tokens=False)[: recipe.max_target_tokens - 1]
+    return prompt, [*target, tokenizer.eos_token_id]
+
+
+def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
+    """A seeded permutation of the positions of ``ids``: by digest, so no library's generator can change it.
+
+    It follows the ids, so two mixtures of the same examples show them in the same order, each in its language.
+    """
+    def digest(position: int) -> bytes:
+        return hashlib.sha256(f"{seed}\n{epoch}\n{ids[position]}".encode()).digest()
+
+    return sorted(range(len(ids)), key=digest)
+
+
+def batches_of(ids: Sequence[str], batch_size: int, seed: int, first_step: int = 0) -> Iterator[list[int]]:
+    """The positions of each optimizer step's examples, without end, from ``first_step`` (counted from 0).
+
+    Epochs follow one another without a gap: a batch may hold the last examples of one and the first of the next.
+    """
+    if not ids:
+        raise UserError("examples: the training set is empty")
+    epoch, within = divmod(first_step * batch_size, len(ids))
+    order = epoch_order(ids, seed, epoch)[within:]
+    while True:
+        while len(order) < batch_size:
+            epoch += 1
+            order += epoch_order(ids, seed, epoch)
+        yield order[:batch_size]
+        order = order[batch_size:]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Right-padded arrays of one forward pass, shape (examples, length).
+
+    ``input_ids`` int64; ``attention_mask`` 1 on real tokens; ``targets`` true at the positions *whose next token*
+    is part of a response, so position i is scored on token i+1. ``tokens`` counts the real ones.
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    targets: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        return int(self.attention_mask.sum())
+
+
+Example = tuple[list[int], list[int]]
+
+
+def micro_batches(
+    examples: Sequence[Example], micro_batch: int, pad_id: int, rank: int = 0, world: int = 1
+) -> list[MicroBatch]:
+    """One worker's part of a global batch as padded micro-batches of at most ``micro_batch`` examples.
+
+    Examples are sorted by length, so that those of similar length are padded together, and dealt out in turn.
+    Every worker gets the same number of micro-batches (collectives must match): where examples run out, one
+    holds a single token with no target, which adds nothing to the loss.
+    """
+    by_length = sorted(examples, key=lambda example: (len(example[0]) + len(example[1]), example))
+    rounds = -(-len(by_length) // (world * micro_batch))
+    parts = []
+    for index in range(rounds):
+        chunk = by_length[index * world * micro_batch : (index + 1) * world * micro_batch]
+        parts.append(_padded(chunk[rank::world], pad_id))
+    return parts
+
+
+def _padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+    rows = max(1, len(examples))
+    length = max((len(prompt) + len(target) for prompt, target in examples), default=1)
+    input_ids = np.full((rows, length), pad_id, dtype=np.int64)
+    mask = np.zeros((rows, length), dtype=np.int64)
+    targets = np.zeros((rows, length), dtype=bool)
+    for row, (prompt, target) in enumerate(examples):
+        end = len(prompt) + len(target)
+        input_ids[row, :end] = [*prompt, *target]
+        mask[row, :end] = 1
+        targets[row, max(0, len(prompt) - 1) : end - 1] = True
+    if not examples:
+        mask[0, 0] = 1
+    return MicroBatch(input_ids, mask, targets)
+
+
+def target_count(examples: Sequence[Example]) -> int:
+    """How many tokens of these examples carry loss: what the loss of the whole batch is divided by."""
+    return sum(len(target) for _, target in examples)
+
+
+def packed(sequences: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    """Token sequences run together and cut into rows of ``length``, shape (rows, length); the rest is dropped."""
+    stream = np.fromiter((token for sequence in sequences for token in sequence), dtype=np.int64)
+    rows = len(stream) // length
+    return stream[: rows * length].reshape(rows, length)

@@ -1,0 +1,13 @@
+"""The three ways in which work can end badly, told apart because each asks something else of the reader."""
+
+
+class UserError(Exception):
+    """Bad input: the message names the file, the key, what was found, and the cure. The command exits 2."""
+
+
+class EnvironmentProblem(Exception):
+    """This machine or a service cannot do what was asked: something is missing, full or unreachable. Exit 3."""
+
+
+class StepFailed(Exception):
+    """A step that would fail again on the same input (a loss that is not a number, say); recorded, not retried."""

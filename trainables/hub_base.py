@@ -1,0 +1,98 @@
+"""Base models from the Hugging Face hub: a name and a revision, pinned to a commit before anything is keyed.
+
+A branch moves, a commit does not, so keys hold commits. A full commit needs no network; anything else is asked of
+the hub, and where the hub cannot be reached, of the local cache of an earlier fetch.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from trainables.errors import EnvironmentProblem, UserError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+
+
+@lru_cache(maxsize=32)
+def commit_of(name: str, revision: str | None) -> str:
+    """The 40-digit commit of ``name`` at ``revision`` (a branch or tag; the main branch when None).
+
+    Raises:
+        UserError: no such model or revision, or the hub cannot be reached and this revision was never fetched.
+    """
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        commit = HfApi().model_info(name, revision=revision, timeout=10).sha
+        if commit:
+            return str(commit)
+        raise UserError(f"base: the hub names no commit for {name}; write {name}@ and the commit")
+    except RevisionNotFoundError:
+        raise UserError(f"base: {name} has no revision {revision!r} on the hub; write one it has") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"base: the hub has no model {name} that you may read; check the name, or log in with: hf auth login"
+        ) from None
+    except (OSError, httpx.HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as problem:
+        cached = _cached_commit(name, revision or "main")
+        if cached:
+            return cached
+        raise UserError(
+            f"base: the commit of {name} is not known here and the hub cannot be asked ({type(problem).__name__}); "
+            f"write the commit into the sweep file ({name}@<40 hex digits>), fetch it once while online "
+            f"(hf download {name}), or give a local folder"
+        ) from problem
+
+
+def fetch(name: str, commit: str) -> Path:
+    """The local folder of a model at a commit: safetensors, configuration and tokenizer, downloaded where missing.
+
+    Raises:
+        UserError: the model may not be read or has no safetensors. EnvironmentProblem: the hub cannot be reached.
+    """
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
+    except GatedRepoError:
+        raise UserError(
+            f"base: {name} is gated; accept its terms on the hub, then log in with: hf auth login"
+        ) from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise UserError(f"base: the hub has no {name} at commit {commit} that you may read") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as problem:
+        raise EnvironmentProblem(
+            f"base: {name} could not be fetched from the hub ({type(problem).__name__}: {problem}); connect, or "
+            "fetch it elsewhere and give the folder"
+        ) from problem
+
+
+def _cached_commit(name: str, revision: str) -> str | None:
+    """The commit a branch or tag had when it was last fetched, from the local cache's references."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    if not reference.is_file():
+        return None
+    commit = reference.read_text(encoding="utf-8").strip()
+    return commit if _COMMIT.fullmatch(commit) else None

@@ -1,0 +1,295 @@
+"""A lane: one Ray Train worker group that stays up and tunes one model after another.
+
+Starting a worker group with torch, transformers and DeepSpeed in it takes about twenty seconds, a small fine-tune less. So
+a lane starts its workers once (a TorchTrainer, whose loop takes jobs from a queue) and a fine-tune costs its steps. The
+first worker reads a job and broadcasts it, all run it together, reports come back on a second queue.
+
+A lane holds no state worth saving. After a failed job it is poisoned, for nobody knows what the failure left in
+its workers: the owner stops it and starts another. Every wait here has a deadline, and the owner of a lane is
+told of a dead worker instead of waiting for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import EnvironmentProblem, StepFailed, UserError
+from trainables.finetune import FineTuneJob, finetune
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_IDLE_SECONDS = 5.0
+_KINDS: dict[str, type[Exception]] = {
+    error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)
+}
+
+
+class LaneDied(Exception):
+    """The lane's workers are gone or do not answer; the job may be run again in another lane."""
+
+
+class OutOfMemory(LaneDied):
+    """A worker ran out of memory. Worth one more try in a fresh lane, which starts with all memory free."""
+
+
+class Lane:
+    """A resident worker group. Not thread-safe; one job at a time.
+
+    ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``: what
+    each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``start_deadline``: seconds to
+    become ready, placement and imports included. ``silence_deadline``: seconds a running job may say nothing.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        use_gpu: bool = False,
+        resources: Mapping[str, float] | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        start_deadline: float = 300.0,
+        silence_deadline: float = 1800.0,
+    ) -> None:
+        self.workers, self.use_gpu = workers, use_gpu
+        self.resources = dict(resources or {"CPU": 1})
+        self.env = dict(env or {})
+        self.start_deadline, self.silence_deadline = start_deadline, silence_deadline
+        self.poisoned = False
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._running = False
+        self._ready: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Start the workers and wait until all of them are ready.
+
+        Raises:
+            LaneDied: they were not ready within ``start_deadline``, or could not start; the lane is stopped.
+        """
+        from ray.util.queue import Queue
+
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+        self._storage = Path(tempfile.mkdtemp(prefix="pinch-lane-"))
+        options = {"num_cpus": 0}
+        self._jobs, self._reports = Queue(actor_options=options), Queue(actor_options=options)
+        self._thread = threading.Thread(target=self._fit, name="lane", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + self.start_deadline
+        try:
+            while len(self._ready) < self.workers:
+                message = self._next(deadline - time.monotonic())
+                if message is None:
+                    raise LaneDied(
+                        f"a lane of {self.workers} workers ({self._asked()}) was not ready after "
+                        f"{self.start_deadline:.0f} s; {len(self._ready)} answered"
+                    )
+                if message["kind"] == "ready":
+                    self._ready[message["rank"]] = message["worker"]
+        except BaseException:
+            self.stop()
+            raise
+
+    def run(self, job: FineTuneJob, on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Run one fine-tune and return its facts; ``on_report`` gets every report. Blocking.
+
+        Raises:
+            StepFailed, UserError, EnvironmentProblem: as :func:`finetune` does; the lane is poisoned.
+            LaneDied: a worker died or the lane fell silent; OutOfMemory is one of these.
+        """
+        self.submit(job)
+        while True:
+            message = self.next_report(self.silence_deadline)
+            if message is None:
+                self.poisoned = True
+                raise LaneDied(f"fine-tune {job.name}: no word from the lane for {self.silence_deadline:.0f} s")
+            if message["kind"] == "done":
+                facts: dict[str, Any] = message["facts"]
+                return facts
+            on_report(message["report"])
+
+    def submit(self, job: FineTuneJob) -> None:
+        """Hand a job to the workers; then ask :meth:`next_report` until it says done.
+
+        Raises:
+            LaneDied: the lane is not running, is poisoned, or has a job.
+        """
+        if self.poisoned or not self.alive or self._running:
+            raise LaneDied("the lane is " + ("poisoned" if self.poisoned else "busy" if self._running else "not running"))
+        self._jobs.put(job.model_dump_json())
+        self._running = True
+
+    def next_report(self, timeout: float) -> dict[str, Any] | None:
+        """The next ``{"kind": "report", "report": ...}`` or ``{"kind": "done", "facts": ...}``; None after ``timeout``.
+
+        Raises:
+            As :meth:`run`.
+        """
+        message = self._next(timeout)
+        if message is not None and message["kind"] == "failed":
+            self.poisoned = True
+            self._running = False
+            raise _failure(message)
+        if message is not None and message["kind"] == "done":
+            self._running = False
+        return message
+
+    def stop(self) -> None:
+        """End the workers: in a moment when idle, by force when a job runs or they do not answer. May be repeated."""
+        import ray
+
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if not self._running and not self.poisoned and thread.is_alive() and self._ready:
+            self._quietly(lambda: self._jobs.put(None))
+            thread.join(10)
+        if thread.is_alive():
+            for worker in self._ready.values():
+                self._quietly(lambda worker=worker: ray.kill(worker))
+        for queue in (self._jobs, self._reports):
+            self._quietly(lambda queue=queue: queue.shutdown(force=True))
+        thread.join(30)
+        if thread.is_alive():
+            logger.warning("the Ray Train run of a lane did not end within 30 s of its workers being killed")
+        self._ready = {}
+        self._running = False
+        shutil.rmtree(self._storage, ignore_errors=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker group is up, as far as is known."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _fit(self) -> None:
+        """In a thread of the owner: the Train run, from start to stop."""
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        try:
+            trainer = TorchTrainer(
+                serve,
+                train_loop_config={"jobs": self._jobs, "reports": self._reports},
+                torch_config=TorchConfig(backend="nccl" if self.use_gpu else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=self.workers, use_gpu=self.use_gpu, resources_per_worker=self.resources
+                ),
+                run_config=RunConfig(
+                    name="lane",
+                    storage_path=str(self._storage),
+                    failure_config=FailureConfig(max_failures=0),
+                    worker_runtime_env={"env_vars": self.env} if self.env else None,
+                ),
+            )
+            trainer.fit()
+        except BaseException as problem:  # kept for the owner, who is told by _next
+            self._error = problem
+
+    def _next(self, timeout: float) -> dict[str, Any] | None:
+        """The next message of any kind, or None; LaneDied once the workers are gone and all they said was read."""
+        from ray.exceptions import RayError
+        from ray.util.queue import Empty
+
+        deadline = time.monotonic() + timeout
+        while True:
+            gone = not self.alive
+            wait = 0.0 if gone else max(0.0, min(_POLL_SECONDS, deadline - time.monotonic()))
+            try:
+                message: dict[str, Any] = self._reports.get(block=wait > 0, timeout=wait or None)
+                return message
+            except Empty:
+                if gone:
+                    self.poisoned = True
+                    raise LaneDied(f"the lane's workers are gone: {self._error or 'they ended'}") from self._error
+                if time.monotonic() >= deadline:
+                    return None
+            except RayError as problem:
+                self.poisoned = True
+                raise LaneDied(f"the lane's queue is gone: {problem}") from problem
+
+    def _asked(self) -> str:
+        return ", ".join(f"{name} {amount:g}" for name, amount in self.resources.items()) + " each"
+
+    def _quietly(self, action: Callable[[], Any]) -> None:
+        """During stop: what is already gone needs no ending."""
+        from ray.exceptions import RayError
+
+        try:
+            action()
+        except RayError as problem:
+            logger.debug("while stopping a lane: %s", problem)
+
+
+def serve(config: dict[str, Any]) -> None:
+    """The loop of one worker: take jobs until told to stop. Runs inside Ray Train.
+
+    A failure of any worker is reported by that worker and ends the loop, and with it the Train run.
+    """
+    import ray
+    from ray.util.queue import Empty
+    from torch import distributed
+
+    from trainables.world import join_world
+
+    jobs, reports = config["jobs"], config["reports"]
+    world = join_world()
+    handle = ray.get_runtime_context().current_actor
+    reports.put({"kind": "ready", "rank": world.rank, "worker": handle})
+
+    def report(content: dict[str, Any]) -> None:
+        reports.put({"kind": "report", "report": content})
+
+    while True:
+        # The first worker says "nothing yet" now and then, so that the others' wait never meets the collective timeout.
+        order: list[Any] = [{"kind": "nothing"}]
+        if world.first:
+            try:
+                text = jobs.get(timeout=_IDLE_SECONDS)
+                order = [{"kind": "stop"} if text is None else {"kind": "job", "job": text}]
+            except Empty:
+                pass
+        if world.size > 1:
+            distributed.broadcast_object_list(order, src=0)
+        if order[0]["kind"] == "stop":
+            return
+        if order[0]["kind"] == "nothing":
+            continue
+        try:
+            facts = finetune(FineTuneJob.model_validate_json(order[0]["job"]), report)
+        except BaseException as problem:
+            reports.put(_said(problem, world.rank))
+            raise
+        if world.first:
+            reports.put({"kind": "done", "facts": json.loads(json.dumps(facts))})
+
+
+def _said(problem: BaseException, rank: int) -> dict[str, Any]:
+    """A failure as plain values, so that reading it needs no class of the worker."""
+    import torch
+
+    kind = "OutOfMemory" if isinstance(problem, torch.OutOfMemoryError | MemoryError) else type(problem).__name__
+    trace = "".join(traceback.format_exception(problem))
+    return {"kind": "failed", "error": kind, "message": str(problem), "rank": rank, "traceback": trace}
+
+
+def _failure(message: dict[str, Any]) -> Exception:
+    """The exception a failed job is for the owner; what is not known to be otherwise is a deterministic failure."""
+    kind, text = message["error"], message["message"]
+    if kind in _KINDS:
+        return _KINDS[kind](text)
+    where = f"{kind} on worker {message['rank']}: {text}"
+    if kind == "OutOfMemory":
+        return OutOfMemory(f"{where}; set runtime.micro_batch lower or gradient_checkpointing: true")
+    if kind in ("KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
+        return LaneDied(where)
+    return StepFailed(f"{where}\n{message['traceback']}")

@@ -1,0 +1,46 @@
+"""How one model is tuned (paper appendix C), apart from what it is tuned on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from trainables.spec import Spec, identity
+
+
+class Recipe(Spec):
+    """The fine-tuning recipe; every field changes the tuned weights, so every field is identity.
+
+    AdamW (0.9, 0.999) without weight decay, gradients clipped at 1.0 and no warm-up are fixed choices, part
+    of ``finetune.RESULT_VERSION``.
+    """
+
+    method: Literal["full", "lora"] = identity("full")
+    rank: int = identity(16, ge=1, description="LoRA rank; without effect on full fine-tunes")
+    alpha: int = identity(32, ge=1, description="LoRA alpha")
+    targets: tuple[str, ...] = identity(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="modules that get an adapter",
+    )
+    steps: int = identity(2000, ge=1, description="optimizer steps")
+    batch_size: int = identity(128, ge=1, description="examples per optimizer step, over all workers")
+    learning_rate: float = identity(1.0e-5, gt=0)
+    schedule: Literal["constant"] = identity("constant")
+    dropout: float = identity(0.05, ge=0, lt=1, description="on attention and on residual branches")
+    max_input_tokens: int = identity(1024, ge=1, description="prompts are cut here")
+    max_target_tokens: int = identity(512, ge=1, description="responses are cut here, end-of-text included")
+    checkpoint_every: int = identity(200, ge=1, description="steps between checkpoints")
+    template: str = identity("plain", description="plain, chat, or the path of a file with {instruction}")
+    precision: Literal["bf16", "fp32"] = identity("bf16", description="forward and backward; AdamW's copy is fp32")
+
+    def identity(self) -> dict[str, object]:
+        """As :meth:`Spec.identity`, without the LoRA fields where nothing uses them."""
+        fields = super().identity()
+        if self.method == "full":
+            for unused in ("rank", "alpha", "targets"):
+                del fields[unused]
+        return fields
+
+    @property
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """The steps after which a checkpoint is saved: every ``checkpoint_every``, and the last."""
+        return tuple(sorted({*range(self.checkpoint_every, self.steps, self.checkpoint_every), self.steps}))

@@ -1,0 +1,134 @@
+"""A prepared base as the model a fine-tune trains: dropout in place, adapters where asked, loss on targets only.
+
+The loss needs the output head at the target positions alone; with vocabularies of 256,000 tokens the head is most
+of the work and memory, so positions without a target are dropped before it, by a hook on the head's input. The
+model's own treatment of logits (scaling, soft caps) is kept that way.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.batches import MicroBatch
+from trainables.dropout import apply_dropout, set_attention_dropout
+from trainables.errors import UserError
+from trainables.recipe import Recipe
+
+
+@lru_cache(maxsize=2)
+def load_tokenizer(base: Path) -> Any:
+    """The tokenizer of a prepared base; kept, since a lane tunes one base again and again."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+
+
+class TargetLoss(nn.Module):
+    """A causal language model whose forward gives the *summed* cross-entropy over a micro-batch's targets.
+
+    Summed, not averaged: the caller divides by the targets of the whole global batch, so that neither the size of
+    a micro-batch nor the number of workers changes the loss or its gradient.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._chosen: Tensor | None = None
+        head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        head.register_forward_pre_hook(self._choose)
+
+    def _choose(self, _head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self._chosen is None:
+            return None
+        hidden = inputs[0]
+        return (hidden.reshape(-1, hidden.shape[-1])[self._chosen][None], *inputs[1:])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor, labels: Tensor) -> Tensor:
+        """``chosen``: flat positions (row * length + column) to score; ``labels``: the token that follows each."""
+        self._chosen = chosen
+        try:
+            logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        finally:
+            self._chosen = None
+        return functional.cross_entropy(logits[0].float(), labels, reduction="sum")
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """The model's logits at every position, shape (examples, length, vocabulary)."""
+        result: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return result
+
+
+def tensors(batch: MicroBatch, device: torch.device) -> dict[str, Tensor]:
+    """A micro-batch as the arguments of :meth:`TargetLoss.forward`.
+
+    One without any target (a worker that ran out of examples) scores one position, which the caller weighs zero.
+    """
+    ids = torch.from_numpy(batch.input_ids)
+    chosen = torch.from_numpy(batch.targets).flatten().nonzero()[:, 0]
+    if len(chosen) == 0:
+        chosen = torch.zeros(1, dtype=torch.long)
+    labels = ids.flatten()[(chosen + 1).clamp(max=ids.numel() - 1)]
+    arguments = {
+        "input_ids": ids,
+        "attention_mask": torch.from_numpy(batch.attention_mask),
+        "chosen": chosen,
+        "labels": labels,
+    }
+    return {name: value.to(device, non_blocking=True) for name, value in arguments.items()}
+
+
+def load_for_tuning(
+    base: Path, recipe: Recipe, seed: int, attention: str, gradient_checkpointing: bool
+) -> tuple[TargetLoss, dict[str, int]]:
+    """The model to train, in the recipe's precision, and what dropout was applied to.
+
+    ``attention`` is transformers' name of the implementation (eager is the fastest for short sequences on a CPU).
+    Adapters are drawn from ``seed``, after whatever else was drawn in this process.
+
+    Raises:
+        UserError: dropout or adapters that do not fit this architecture.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        set_attention_dropout(part, recipe.dropout)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+    )
+    applied = apply_dropout(model, recipe.dropout)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if recipe.method == "lora":
+        model = _with_adapters(model, base, recipe, seed)
+    return TargetLoss(model), applied
+
+
+def _with_adapters(model: nn.Module, base: Path, recipe: Recipe, seed: int) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=list(recipe.targets),
+        bias="none",
+    )
+    torch.manual_seed(seed)
+    try:
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as problem:
+        raise UserError(
+            f"recipe.targets: no module of {type(model).__name__} is named {', '.join(recipe.targets)}; "
+            "name linear layers of this model"
+        ) from problem
+    config.base_model_name_or_path = base.name
+    return adapted  # type: ignore[no-any-return]

@@ -1,0 +1,155 @@
+"""The world a fine-tune runs in: its workers, their device, and the DeepSpeed engine over them.
+
+A fine-tune does not start workers. It runs in whatever torch.distributed world it finds (a lane's, started by Ray
+Train), and where there is none it makes a world of one, in this process, without a network.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import math
+import os
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+
+from trainables.parallel import Settled
+from trainables.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+CLIP = 1.0
+BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker's place. ``rank`` 0 writes files and reports."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value summed over all workers."""
+        if self.size == 1:
+            return list(values)
+        # A CPU's gloo sums doubles; so does NCCL.
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            self.sum(0.0)
+
+
+def join_world() -> World:
+    """The current torch.distributed world, made here with one worker where there is none."""
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not distributed.is_initialized():
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo", store=distributed.HashStore(), rank=0, world_size=1
+        )
+    local = int(os.environ.setdefault("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    warm_up()
+    if on_gpu:
+        # Ray Train may have chosen the device already; a lone process takes its local rank.
+        device = torch.device("cuda", torch.cuda.current_device() if distributed.get_world_size() > 1 else local)
+        torch.cuda.set_device(device)
+    return World(distributed.get_rank(), distributed.get_world_size(), device)
+
+
+def warm_up() -> None:
+    """Import what every fine-tune needs, so that the first one of a lane does not wait for it."""
+    import deepspeed  # noqa: F401
+    import peft  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    # One line per collective otherwise, about names DeepSpeed still uses.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
+
+
+def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world: World, accumulation: int) -> Any:
+    """A DeepSpeed engine: AdamW on an fp32 copy of the weights, clipping, the settled ZeRO stage.
+
+    torch's AdamW rather than DeepSpeed's: it needs no compiler at run time, and starts from step 0 in every stage.
+    """
+    import deepspeed
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=recipe.learning_rate, betas=BETAS, weight_decay=0.0, fused=True if settled.zero_stage else None
+    )
+    config = _config(recipe, settled, world, accumulation)
+    # DeepSpeed prints memory statistics and collects garbage before each; nobody asked for either.
+    gc.freeze()
+    try:
+        with redirect_stdout(io.StringIO()) as printed:
+            engine, *_ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=config, dist_init_required=False
+            )
+    finally:
+        gc.unfreeze()
+    logger.debug("deepspeed.initialize: %s", printed.getvalue())
+    return engine
+
+
+def _config(recipe: Recipe, settled: Settled, world: World, accumulation: int) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": settled.zero_stage,
+        "contiguous_gradients": True,
+        "overlap_comm": world.device.type == "cuda",
+        "reduce_bucket_size": 50_000_000,
+        "allgather_bucket_size": 50_000_000,
+    }
+    if settled.zero_stage == 3:
+        zero |= {"stage3_prefetch_bucket_size": 50_000_000, "stage3_param_persistence_threshold": 10_000}
+    if settled.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
+    bf16 = recipe.precision == "bf16"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settled.micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": CLIP,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    if bf16 and settled.zero_stage > 0:
+        # Without ZeRO, DeepSpeed accumulates in the model's precision only.
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def gradient_norm(engine: Any) -> float:
+    """The global gradient norm of the last step before clipping; not a number where DeepSpeed skipped the step."""
+    norm = engine.get_global_grad_norm()
+    if getattr(engine.optimizer, "overflow", False):
+        return math.nan
+    return float(norm) if norm is not None else 0.0
+
+
+def stop_engine(engine: Any) -> None:
+    """Give back what an engine holds, so that the next fine-tune of a lane starts with the memory free."""
+    engine.destroy()
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
