@@ -27,10 +27,13 @@ app = typer.Typer(
 )
 err = Console(stderr=True)
 
-SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")]
+SweepArgument = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")
+]
 StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
 SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated.")
+    list[str],
+    typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated."),
 ]
 DEFAULT_STORE = "./pinch-store"
 
@@ -59,7 +62,9 @@ def plan(
     store: StoreOption = DEFAULT_STORE,
     overrides: SetOption = [],  # noqa: B006  (typer copies it)
     as_json: Annotated[bool, typer.Option("--json", help="For programs: counts, models and steps.")] = False,
-    settings: Annotated[bool, typer.Option("--settings", help="Every resolved setting and where it came from.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Every resolved setting and where it came from.")
+    ] = False,
 ) -> None:
     """What would run, be reused, wait or is blocked, and why. Starts nothing; needs no data and no network."""
     from orchestrator import show
@@ -107,7 +112,8 @@ def scores(
     overrides: SetOption = [],  # noqa: B006
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of to stdout.")] = None,
     judge: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Scores of another judge whose verdicts are in the store.")
+        str | None,
+        typer.Option(metavar="NAME", help="Scores of another judge whose verdicts are in the store."),
     ] = None,
 ) -> None:
     """The score table as CSV, one row per study, model and evaluation language; also while running."""
@@ -122,7 +128,9 @@ def report(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
     overrides: SetOption = [],  # noqa: B006
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page, figures and CSVs go.")] = Path("pinch-report"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page, figures and CSVs go.")] = Path(
+        "pinch-report"
+    ),
 ) -> None:
     """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
     from orchestrator.reporting import write_report
@@ -157,7 +165,9 @@ def score_verdicts(
 
 @app.command(epilog="Example: pinch agreement raters.csv")
 def agreement(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, rater, verdict[, language].")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, rater, verdict[, language].")
+    ],
 ) -> None:
     """Agreement between raters by the paper's rule (table 3), as JSON."""
     from orchestrator.agreement import agreement as agree

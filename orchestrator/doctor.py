@@ -25,7 +25,12 @@ def examine(store: str, address: str | None, console: Console) -> int:
     for check in (_packages, _compiler, _machine, lambda: _store(store), lambda: _ray(address)):
         for what, good, said in check():
             fine = fine and good
-            console.print(f"{'ok' if good else 'NO':>3}  {what:<10} {said}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{'ok' if good else 'NO':>3}  {what:<10} {said}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     console.print("This machine can run sweeps." if fine else "Mend what says NO, then ask again.", markup=False)
     return 0 if fine else 3
 
@@ -91,7 +96,11 @@ def _store(location: str) -> Iterator[Finding]:
         place = place.parent
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
-    yield "store", writable, f"{store.root}: {human_bytes(free)} free" + ("" if writable else "; cannot be written")
+    yield (
+        "store",
+        writable,
+        f"{store.root}: {human_bytes(free)} free" + ("" if writable else "; cannot be written"),
+    )
 
 
 def _ray(address: str | None) -> Iterator[Finding]:

@@ -250,9 +250,7 @@ def _pinches(study: PinchStudy, total: int, dev_count: int) -> Iterator[Listed]:
     yield from sorted(levels, key=lambda level: (level.percent or 0, level.count is not None))
 
 
-def _uniform(
-    study: AnyStudy, languages: Sequence[str], total: int, evaluate_in: tuple[str, ...], group: str
-) -> Listed:
+def _uniform(study: AnyStudy, languages: Sequence[str], total: int, evaluate_in: tuple[str, ...], group: str) -> Listed:
     codes = sorted(languages)
     name = f"uniform-{'+'.join(codes)}" if len(codes) > 1 else f"mono-{codes[0]}"
     return _listed(study, name, MixtureRule.uniform(codes, total), evaluate_in, group=group)
@@ -291,9 +289,7 @@ def _check_custom(where: str, asked: int, total: int, dev_count: int) -> None:
             f"to {total} at most (dev examples are counted)."
         )
     if asked == 1 and dev_count:
-        raise UserError(
-            f"{where}: found 1 example, which leaves none to choose a checkpoint by; give 2 or more."
-        )
+        raise UserError(f"{where}: found 1 example, which leaves none to choose a checkpoint by; give 2 or more.")
 
 
 def _check_languages(model: Listed, available: Collection[str]) -> None:

@@ -161,9 +161,7 @@ def pinch_counts(total: int, languages: Iterable[str], share: float) -> dict[str
     return counts
 
 
-def custom(
-    ids: Iterable[str], counts: Mapping[str, int], seed: int, *, dev_ids: Collection[str] = ()
-) -> Mixture:
+def custom(ids: Iterable[str], counts: Mapping[str, int], seed: int, *, dev_ids: Collection[str] = ()) -> Mixture:
     """So many examples of each language, dev examples included as in every other mixture.
 
     The counts may add up to fewer examples than there are. Such a mixture leaves ids out, and has its part of
@@ -312,8 +310,6 @@ def _part(order: Sequence[str], total: int, dev: frozenset[str]) -> list[str]:
     held_out = [key for key in order if key in dev]
     trained = [key for key in order if key not in dev]
     wanted = round_half_up(Fraction(total * len(held_out), len(order)))
-    wanted = min(
-        max(wanted, min(1, len(held_out)), total - len(trained)), max(total - 1, total - len(trained))
-    )
+    wanted = min(max(wanted, min(1, len(held_out)), total - len(trained)), max(total - 1, total - len(trained)))
     chosen = {*held_out[:wanted], *trained[: total - wanted]}
     return [key for key in order if key in chosen]

@@ -86,6 +86,7 @@ class Runs:
         self._ledger = store / "tracking" / f"{experiment}.json"
         self._client: MlflowClient | None = None
         self._experiment_id = ""
+        self._made = ""  # tells this experiment from one of the same number in another database
         self._read: set[str] = set()  # runs that were read in this session, and not been in doubt since
 
     def write(self, wanted: WantedRun, parent: WantedRun) -> None:
@@ -130,10 +131,11 @@ class Runs:
                 logging.getLogger(noisy).setLevel(logging.WARNING)
             client = MlflowClient(tracking_uri=self.uri)
             self._experiment_id = self._find_or_make_experiment(client)
+            self._made = f"{self._experiment_id} of {client.get_experiment(self._experiment_id).creation_time}"
             self._client = client
-        if book["experiment_id"] != self._experiment_id:  # a new database: what was in the old one is not in this
+        if book["experiment"] != self._made:  # a new database: what was in the old one is not in this
             book.clear()
-            book.update(_empty_book(), experiment_id=self._experiment_id)
+            book.update(_empty_book(), experiment=self._made)
         return self._client
 
     def _find_or_make_experiment(self, client: MlflowClient) -> str:
@@ -153,7 +155,11 @@ class Runs:
         return found.experiment_id
 
     def _ensure(
-        self, client: MlflowClient, book: dict[str, Any], wanted: WantedRun, tags: Mapping[str, str] | None = None
+        self,
+        client: MlflowClient,
+        book: dict[str, Any],
+        wanted: WantedRun,
+        tags: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """The ledger's entry of a run that exists, saying what that run says."""
         entry: dict[str, Any] = book["runs"].setdefault(wanted.slot, {})
@@ -167,10 +173,12 @@ class Runs:
             found = client.search_runs([self._experiment_id], query, order_by=["attributes.start_time ASC"])
             run = found[0] if found else None
         if run is None:
-            origin = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "pinch", "mlflow.source.type": "LOCAL"}
-            run = client.create_run(
-                self._experiment_id, run_name=wanted.name, tags={**origin, **marks, **(tags or {})}
-            )
+            origin = {
+                "mlflow.user": getpass.getuser(),
+                "mlflow.source.name": "pinch",
+                "mlflow.source.type": "LOCAL",
+            }
+            run = client.create_run(self._experiment_id, run_name=wanted.name, tags={**origin, **marks, **(tags or {})})
         curves = dict(entry.get("curves", {}))
         for name in wanted.points:
             if name not in curves and name in run.data.metrics:
@@ -240,7 +248,8 @@ class Runs:
         """This destination's part of the ledger, under the lock that every session on the store takes."""
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self._ledger.with_suffix(".lock")):
-            yield self._load().get(self.place) or _empty_book()
+            lost = self.place == "store" and not (self.store / "mlflow.db").exists()
+            yield _empty_book() if lost else self._load().get(self.place, _empty_book())
 
     def _load(self) -> dict[str, Any]:
         try:
@@ -260,7 +269,7 @@ class Runs:
 
 
 def _empty_book() -> dict[str, Any]:
-    return {"experiment_id": "", "runs": {}}
+    return {"experiment": "", "runs": {}}
 
 
 def _changed(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,7 +326,7 @@ def _locked(path: Path) -> Iterator[None]:
         TimeoutError: when another session has held it for half a minute.
     """
     deadline = time.monotonic() + _LOCK_PATIENCE
-    with open(path, "a") as handle:
+    with path.open("a") as handle:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ from orchestrator.identity import Step, digest_of_text, key_of
 from orchestrator.inputs import open_corpus
 from orchestrator.mixtures import Mixture, MixtureRule, dev_ids
 from orchestrator.sweep import LoadedSweep, Sweep
-from trainables import versions
+from trainables import generate, recipe, rouge
 from trainables.base_models import BaseSource, parse_base
 from trainables.batches import template_source
 from trainables.errors import UserError
@@ -86,24 +86,25 @@ class Plan:
                 corpus_languages=sweep.corpus.languages,
             )
             self.base_source: BaseSource = parse_base(sweep.base)
+            self.base = _base_step(self.base_source)
+            self.base_sources = {self.base.key: self.base_source}
+            self.judge_base: Step | None = None
+            if sweep.judge.kind == "local":
+                judge_source = parse_base(sweep.judge.model)
+                self.judge_base = _base_step(judge_source)
+                self.base_sources[self.judge_base.key] = judge_source
             self.template = template_source(sweep.recipe.template)
             self.judge_payload = sweep.judge.payload()
-            base_payload = self.base_source.payload()
             self.train_ids = self.corpus.train_ids()
             self.eval_ids = self.corpus.eval_ids()
         except UserError as problem:
             raise UserError(f"{loaded.source}: {problem}") from None
-        if self.base_source.needs_statements:
-            base_payload = {**base_payload, "statements": statements_payload()}
-        self.base = Step(kind="base", name=self.base_source.label, payload=base_payload)
         self.corpora = {
             code: Step(kind="corpus", name=f"{self.corpus.source}-{code}", payload=self.corpus.payload(code))
             for code in self.grid.languages
         }
         self.dev = dev_ids(self.train_ids, sweep.corpus.dev_count, sweep.seeds.mixture)
-        self.models = [
-            self._model(rule, seed) for seed in sweep.seeds.train for rule in self.grid.rules
-        ]
+        self.models = [self._model(rule, seed) for seed in sweep.seeds.train for rule in self.grid.rules]
         self._by_rule = {(model.rule, model.seed): model for model in self.models}
         if any(cell.model is None for cell in self.grid.cells):
             self.models.append(
@@ -119,6 +120,8 @@ class Plan:
     def steps(self) -> list[Step]:
         """Every distinct step, inputs before what needs them, baselines before other fine-tunes."""
         ordered = [self.base, *self.corpora.values()]
+        if self.judge_base is not None and self.judge_base.key != self.base.key:
+            ordered.insert(1, self.judge_base)
         ordered += [model.fine_tune for model in self.models if model.fine_tune]
         ordered += [model.weights for model in self.models if model.fine_tune]
         ordered += self._sets.values()
@@ -175,17 +178,16 @@ class Plan:
         names = tuple(f"{name}{suffix}" for name in self.grid.names(rule))
         trained = mixture.without(self.dev)
         corpora = {code: self.corpora[code] for code in mixture.languages}
-        recipe = {**sweep.recipe.identity(), "template": self.template}
         fine_tune = Step(
             kind="fine_tune",
             name=names[0],
             needs=(self.base, *corpora.values()),
             payload={
-                "version": versions.FINE_TUNE,
+                "version": recipe.RESULT_VERSION,
                 "base": self.base.key,
                 "corpus": {code: self._part(code, "train") for code in corpora},
                 "mixture": {"counts": _counts(trained), "digest": key_of(trained)},
-                "recipe": recipe,
+                "recipe": {**sweep.recipe.identity(), "template": self.template},
                 "seed": seed,
             },
         )
@@ -195,7 +197,7 @@ class Plan:
             name=names[0],
             needs=(fine_tune,),
             payload={
-                "version": versions.SELECTION,
+                "version": rouge.RESULT_VERSION,
                 "fine_tune": fine_tune.key,
                 "dev": {"count": len(dev), "digest": key_of(dev)},
             },
@@ -228,7 +230,7 @@ class Plan:
             return known
         sweep = self.sweep
         family = {
-            "version": versions.GENERATION,
+            "version": generate.RESULT_VERSION,
             "weights": model.weights.key,
             "corpus": self._part(language, "eval"),
             "sampling": sweep.sampling.identity(),
@@ -250,13 +252,13 @@ class Plan:
         known = self._comparisons.get((first.key, second.key))
         if known is not None:
             return known
-        common: dict[str, Any] = {"version": versions.JUDGING, "judge": self.judge_payload}
+        common: dict[str, Any] = {"judge": self.judge_payload}
         if self.sweep.judge.kind == "reference":
             common["references"] = self._part(language, "eval", "references")
         step = Step(
             kind="comparison",
             name=f"{model.name}.{language}" if baseline.rule else f"{model.name}.{language}.base",
-            needs=(first, second),
+            needs=(first, second) if self.judge_base is None else (first, second, self.judge_base),
             payload={**common, "baseline": first.key, "model": second.key},
             family_payload={**common, "baseline": first.family, "model": second.family},
         )
@@ -282,6 +284,13 @@ def mixture_rows(model: Model) -> Iterator[tuple[str, str]]:
     if model.mixture is None:
         raise UserError(f"{model.name}: was not tuned, so it has no mixture; name a tuned model.")
     yield from sorted(model.mixture.assignment.items())
+
+
+def _base_step(source: BaseSource) -> Step:
+    payload = source.payload()
+    if source.needs_statements:
+        payload = {**payload, "statements": statements_payload()}
+    return Step(kind="base", name=source.label, payload=payload)
 
 
 def _counts(assignment: dict[str, str]) -> dict[str, int]:

@@ -55,7 +55,9 @@ def _look(
     for needed in step.needs:
         outlook = before[needed.key]
         if outlook.action == "blocked":
-            root = outlook.reason if outlook.reason.startswith("blocked by") else f"blocked by {needed.kind} {needed.name}"
+            root = (
+                outlook.reason if outlook.reason.startswith("blocked by") else f"blocked by {needed.kind} {needed.name}"
+            )
             return Outlook(step, "blocked", root)
     holder = store.sessions.holder(step.key)
     if holder is not None:
@@ -77,7 +79,9 @@ class _Reasons:
     def why(self, step: Step, needs: list[Outlook]) -> str:
         relative = self._families.get(step.family)
         if relative is not None and step.family != step.key:
-            return f"new because {differences(relative.manifest['payload'], step.payload)[0]}; what is there is taken over"
+            return (
+                f"new because {differences(relative.manifest['payload'], step.payload)[0]}; what is there is taken over"
+            )
         similar = self._named.get((step.kind, step.name), [])
         changes = [differences(entry.manifest["payload"], step.payload) for entry in similar]
         changes = [change for change in changes if change]

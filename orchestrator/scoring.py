@@ -79,10 +79,7 @@ def score(verdicts: Iterable[tuple[str, str, int | None]], *, draws: int = DRAWS
     """The score of model B against baseline A; see :func:`outcomes` for the verdicts and what is refused."""
     preferences = _preferences(verdicts)
     calls = [
-        (order, prefers_b)
-        for order in ORDERS
-        for prefers_b in preferences[order].values()
-        if prefers_b is not None
+        (order, prefers_b) for order in ORDERS for prefers_b in preferences[order].values() if prefers_b is not None
     ]
     first = sum(prefers_b == (order == "ba") for order, prefers_b in calls)
     results = list(_outcomes(preferences).values())

@@ -76,7 +76,7 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "run", "reuse", "wait", "blocked", "time, one after another"):
         table.add_column(column, justify="left" if not column else "right")
-    missing = {kind: 0 for kind in LABELS}
+    missing = dict.fromkeys(LABELS, 0)
     for look in looks:
         missing[look.step.kind] += look.action == "run"
     expected = estimate(plan, store, missing)
@@ -90,7 +90,10 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
     for (action, reason), count in reasons.most_common(8):
         _say(console, f"  {action} {count}: {reason}")
     if expected.disk_bytes is not None:
-        _say(console, f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).")
+        _say(
+            console,
+            f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).",
+        )
     if expected.gpu_cost is not None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
     for note in expected.notes:
@@ -109,7 +112,13 @@ def status_json(plan: Plan, store: Store) -> None:
         counts.setdefault(look.step.kind, Counter())[state] += 1
         if state != "done":
             rows.append(
-                {"kind": look.step.kind, "name": look.step.name, "key": look.step.key, "state": state, "why": look.reason}
+                {
+                    "kind": look.step.kind,
+                    "name": look.step.name,
+                    "key": look.step.key,
+                    "state": state,
+                    "why": look.reason,
+                }
             )
     _json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
 
@@ -126,7 +135,10 @@ def status(plan: Plan, store: Store, console: Console) -> None:
     console.print(table)
     for look in looks:
         if look.action == "wait":
-            _say(console, f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}")
+            _say(
+                console,
+                f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}",
+            )
     failed = [look for look in looks if look.action == "blocked" and not look.reason.startswith("blocked by")]
     for look in failed:
         _say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
@@ -150,7 +162,10 @@ def scores(plan: Plan, store: Store, path: Path | None, judge: str | None, conso
         except OSError as problem:
             raise UserError(f"--csv {path}: cannot be written ({problem.strerror}); name another file.") from None
     have = sum(row["if_score"] is not None for row in rows)
-    _say(console, f"{have} of {len(rows)} rows have a score (judge {table.judge}, base {plan.base_source.label}).")
+    _say(
+        console,
+        f"{have} of {len(rows)} rows have a score (judge {table.judge}, base {plan.base_source.label}).",
+    )
 
 
 def mixture(plan: Plan, name: str) -> None:

@@ -176,10 +176,11 @@ class Store:
         return path
 
     def adopt(self, step: Step) -> Path | None:
-        """The newest attempt at this step that a dead session left behind, now ours; None when there is none."""
-        left = sorted(
-            self.abandoned(step.key), key=lambda path: len(list(path.glob("*"))), reverse=True
-        )
+        """The fullest attempt at this step that nobody works on any more, now ours; None when there is none.
+
+        To be called by the holder of the step's lease: an attempt of our own session is then a try that was lost.
+        """
+        left = sorted(self.abandoned(step.key), key=lambda path: len(list(path.glob("*"))), reverse=True)
         for path in left:
             ours = path.with_name(f"{step.folder}.{uuid.uuid4().hex[:12]}")
             try:
@@ -191,14 +192,16 @@ class Store:
         return None
 
     def abandoned(self, key: str | None = None) -> Iterator[Path]:
-        """Attempts whose session is dead."""
+        """Attempts whose session is dead; at one step, also those of this session (see :meth:`adopt`)."""
         folder = self.root / "attempts"
         for path in folder.iterdir() if folder.is_dir() else ():
             try:
                 about = json.loads((path / "attempt.json").read_text())
             except (OSError, json.JSONDecodeError):
                 about = {"key": None, "session": ""}
-            if key in (None, about["key"]) and not self.sessions.alive(about["session"]):
+            session = about["session"]
+            dead = not self.sessions.alive(session) or (key is not None and session == self.sessions.id)
+            if key in (None, about["key"]) and dead:
                 yield path
 
     def publish(self, step: Step, attempt: Path, facts: dict[str, Any]) -> Entry:
@@ -288,7 +291,10 @@ class Store:
         """Remember that a step failed for a reason that will not go away by itself."""
         folder = self.root / "failures"
         folder.mkdir(exist_ok=True)
-        write_json(folder / f"{step.key}.json", {"kind": step.kind, "name": step.name, "key": step.key, "error": error})
+        write_json(
+            folder / f"{step.key}.json",
+            {"kind": step.kind, "name": step.name, "key": step.key, "error": error},
+        )
 
     def failures(self) -> dict[str, dict[str, str]]:
         """key -> what was recorded, for every step that failed for good."""

@@ -77,9 +77,7 @@ ModelName = Annotated[str, AfterValidator(_a_model_name)]
 class _Study(Spec):
     """What all studies have."""
 
-    name: Label | None = identity(
-        None, description="label in tables and figures, where the usual one is taken"
-    )
+    name: Label | None = identity(None, description="label in tables and figures, where the usual one is taken")
 
     default_label: ClassVar[str]
 
@@ -128,8 +126,7 @@ class PinchStudy(_Study):
     def _pinches_something(self) -> PinchStudy:
         if ENGLISH not in self.languages:
             raise ValueError(
-                f"languages: {', '.join(self.languages)} is without {ENGLISH}, which a pinch is mixed into; "
-                "add it."
+                f"languages: {', '.join(self.languages)} is without {ENGLISH}, which a pinch is mixed into; add it."
             )
         if len(self.languages) < 2:
             raise ValueError(f"languages: a pinch needs a language beside {ENGLISH}; add one.")
@@ -183,9 +180,7 @@ class PermutationsStudy(_Study):
                 raise ValueError("orders: found an empty order; name its languages.")
             twice = [code for code in dict.fromkeys(order) if order.count(code) > 1]
             if twice:
-                raise ValueError(
-                    f"orders: [{', '.join(order)}] names {twice[0]} twice; name each language once."
-                )
+                raise ValueError(f"orders: [{', '.join(order)}] names {twice[0]} twice; name each language once.")
             if self.orders.count(order) > 1:
                 raise ValueError(f"orders: [{', '.join(order)}] is listed twice; list it once.")
         return self
@@ -211,9 +206,7 @@ class CustomStudy(_Study):
     def _mixes_something(self) -> CustomStudy:
         for name, counts in self.mixtures.items():
             if not counts:
-                raise ValueError(
-                    f"mixtures.{name}: found no language; give counts such as {{en: 400, fi: 80}}."
-                )
+                raise ValueError(f"mixtures.{name}: found no language; give counts such as {{en: 400, fi: 80}}.")
         return self
 
 
@@ -237,16 +230,12 @@ def _known_study(written: Any) -> Any:
         raise ValueError(f"a study needs the key study; known: {', '.join(STUDIES)}.")
     kind = written["study"]
     if not isinstance(kind, str) or kind not in STUDIES:
-        raise ValueError(
-            f"unknown study {kind!r}{_did_you_mean(kind, STUDIES)}; known: {', '.join(STUDIES)}."
-        )
+        raise ValueError(f"unknown study {kind!r}{_did_you_mean(kind, STUDIES)}; known: {', '.join(STUDIES)}.")
     keys = STUDIES[kind].model_fields
     for key in written:
         if key not in keys:
             known = ", ".join(name for name in keys if name != "study")
-            raise ValueError(
-                f"unknown key {key!r} in a {kind} study{_did_you_mean(key, keys)}; known: {known}."
-            )
+            raise ValueError(f"unknown key {key!r} in a {kind} study{_did_you_mean(key, keys)}; known: {known}.")
     return written
 
 
@@ -263,9 +252,7 @@ def _distinct_sets(key: str, groups: tuple[tuple[str, ...], ...]) -> None:
         seen.add(frozenset(group))
 
 
-AnyStudy = (
-    MonolingualStudy | PinchStudy | PairsStudy | PermutationsStudy | SlavicStudy | BaseStudy | CustomStudy
-)
+AnyStudy = MonolingualStudy | PinchStudy | PairsStudy | PermutationsStudy | SlavicStudy | BaseStudy | CustomStudy
 Study = Annotated[AnyStudy, Field(discriminator="study"), BeforeValidator(_known_study)]
 """A study as a field of the sweep file; validate one alone with ``pydantic.TypeAdapter(Study)``."""
 

@@ -10,10 +10,10 @@ This module must never know how steps are keyed, stored or run.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import re
 from collections.abc import Iterator
-import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +24,7 @@ from pydantic import Discriminator, ValidationError, field_validator, model_vali
 from orchestrator.languages import language
 from orchestrator.studies import Studies
 from trainables.errors import UserError
-from trainables.judges import JudgeSpec
-from trainables.judges.reference import ReferenceJudge
+from trainables.judges import JudgeSpec, ReferenceJudge
 from trainables.recipe import Recipe
 from trainables.sampling import Sampling
 from trainables.spec import Spec, identity, runtime
@@ -249,7 +248,7 @@ _NoDoubledKeys.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDoubledKeys)  # noqa: S506 (a SafeLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDoubledKeys)
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: cannot be read ({problem}); give a YAML file in UTF-8.") from None
     except yaml.MarkedYAMLError as problem:
@@ -265,7 +264,7 @@ def _apply(raw: dict[str, Any], override: str) -> str:
     if not equals or not name:
         raise UserError(f"--set {override}: is not of the form a.b=value; write for example --set recipe.steps=50.")
     try:
-        value = yaml.load(text, Loader=_NoDoubledKeys)  # noqa: S506 (a SafeLoader)
+        value = yaml.load(text, Loader=_NoDoubledKeys)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: {text!r} is not a YAML value; quote it.") from None
     parts = name.split(".")
@@ -313,7 +312,11 @@ def _explain(problem: ValidationError, raw: dict[str, Any], source: str, changed
 
 def _touches(where: str, name: str, error: Any) -> bool:
     parent, _, key = name.rpartition(".")
-    if where == name or where.startswith(name + ".") or name.startswith(where + ".") and where and key in error["msg"]:
+    if (
+        where == name
+        or where.startswith(name + ".")
+        or (name.startswith(where + ".") and where and key in error["msg"])
+    ):
         return True
     return parent == where and f"{key!r}" in error["msg"]
 

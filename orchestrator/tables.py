@@ -72,6 +72,4 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from None
     except csv.Error as error:
-        raise UserError(
-            f"{path}: row {number + 1} is not CSV ({error}); save the table as CSV again."
-        ) from None
+        raise UserError(f"{path}: row {number + 1} is not CSV ({error}); save the table as CSV again.") from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,9 @@ class Tracker:
                 for step, loss, at in zip(rows["step"], rows["loss"], seconds, strict=True)
             ]
         if dev_rouge_l:
-            points["dev_rouge_l"] = [(int(step), float(value), float(step)) for step, value in sorted(dev_rouge_l.items())]
+            points["dev_rouge_l"] = [
+                (int(step), float(value), float(step)) for step, value in sorted(dev_rouge_l.items())
+            ]
         wanted = WantedRun(
             slot=f"{model.key}@{model.judge}",
             name=model.name,
@@ -194,7 +197,7 @@ class Tracker:
                     wanted, parent = self._wanted[slot], self._parent
                 try:
                     self._runs.write(wanted, parent)
-                except Exception as problem:  # whatever MLflow, its database or the network raises: never the work's
+                except Exception as problem:  # noqa: BLE001 - whatever MLflow, a database or the network raises
                     failed = True
                     self._warn(problem)
                     with self._changed:
@@ -211,7 +214,7 @@ class Tracker:
                 return
 
     def _warn(self, problem: Exception) -> None:
-        text = str(problem).strip().splitlines() or [type(problem).__name__]
+        text = re.sub(r"//[^/@\s]*@", "//", str(problem)).strip().splitlines() or [type(problem).__name__]
         logger.log(
             logging.DEBUG if self._warned else logging.WARNING,
             "MLflow at %s does not answer as it should (%s). The work goes on; tracking is tried again.",
@@ -292,18 +295,8 @@ def tracking_uri(store: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store)
 
 
-@dataclass(frozen=True, kw_only=True)
-class UiCommand:
-    """How to start MLflow's user interface."""
-
-    argv: list[str]
-    env: dict[str, str]
-    """Settings to add to the environment."""
-    url: str
-
-
-def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> UiCommand:
-    """MLflow's server on a store's own database, answering to this host's name only.
+def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> tuple[list[str], dict[str, str]]:
+    """MLflow's server on a store's own database: its command line, and what to add to the environment.
 
     MLflow answers 403 to a Host header it was not told of, which is what keeps other web pages from reading a local
     server through a name of their own; so the names are exactly those a browser on this machine would use.
@@ -312,13 +305,18 @@ def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> UiComm
     named = f"[{host}]" if ":" in host else host
     hosts = dict.fromkeys(f"{name}:{port}" for name in (named, "127.0.0.1", "localhost"))
     argv = [sys.executable, "-m", "mlflow", "server"]
-    argv += ["--backend-store-uri", default_uri(folder), "--artifacts-destination", str(folder / "mlartifacts")]
+    argv += [
+        "--backend-store-uri",
+        default_uri(folder),
+        "--artifacts-destination",
+        str(folder / "mlartifacts"),
+    ]
     argv += ["--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", ",".join(hosts)]
     env = {
         "MLFLOW_DISABLE_TELEMETRY": SETTINGS["MLFLOW_DISABLE_TELEMETRY"],
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the runs are only looked at; its workers would idle
     }
-    return UiCommand(argv=argv, env=env, url=f"http://{named}:{port}/")
+    return argv, env
 
 
 def _without_password(uri: str) -> str:

@@ -33,13 +33,9 @@ def read_verdicts(path: Path) -> list[VerdictRow]:
         if not name:
             raise UserError(f"{path}: row {number} has no instruction_id; fill it in.")
         if order not in ORDERS:
-            raise UserError(
-                f"{path}: row {number} has order {order!r}; write ab (the baseline was shown first) or ba."
-            )
+            raise UserError(f"{path}: row {number} has order {order!r}; write ab (the baseline was shown first) or ba.")
         if choice not in _CHOICES:
-            raise UserError(
-                f"{path}: row {number} has choice {choice!r}; write 1, 2, or nothing for no answer."
-            )
+            raise UserError(f"{path}: row {number} has choice {choice!r}; write 1, 2, or nothing for no answer.")
         if (name, order) in first_rows:
             raise UserError(
                 f"{path}: row {number} repeats instruction {name!r} in order {order} from row "

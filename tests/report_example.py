@@ -17,7 +17,11 @@ STUDIES = [
     StudyView(label="pinch-4", kind="pinch", languages=LANGUAGES, evaluate_in=LANGUAGES),
     StudyView(label="monolingual", kind="monolingual", languages=LANGUAGES, evaluate_in=LANGUAGES),
     StudyView(
-        label="pairs", kind="pairs", languages=LANGUAGES, evaluate_in=LANGUAGES, pairs=(("es", "en"), ("ru", "fi"))
+        label="pairs",
+        kind="pairs",
+        languages=LANGUAGES,
+        evaluate_in=LANGUAGES,
+        pairs=(("es", "en"), ("ru", "fi")),
     ),
 ]
 TRUE = {
@@ -72,17 +76,29 @@ def score_table(n: int = 48, seed: int = 0) -> pd.DataFrame:
                 half = 196 * np.sqrt(0.5 * (score / 100) * (1 - score / 100) / n)
                 rows.append(
                     {
-                        "study": study, "model": name, "model_key": model_key(name), "train_languages": "+".join(trained),
-                        "percent": percent, "count": count, "seed": 0, "eval_language": language,
-                        "seen": study == "pinch-4" or language in trained, "baseline": f"mono-{language}",
-                        "judge": "reference-chrf", "if_score": 50.0 if diagonal else score,
+                        "study": study,
+                        "model": name,
+                        "model_key": model_key(name),
+                        "train_languages": "+".join(trained),
+                        "percent": percent,
+                        "count": count,
+                        "seed": 0,
+                        "eval_language": language,
+                        "seen": study == "pinch-4" or language in trained,
+                        "baseline": f"mono-{language}",
+                        "judge": "reference-chrf",
+                        "if_score": 50.0 if diagonal else score,
                         "ci_low": None if diagonal else max(0, score - half),
                         "ci_high": None if diagonal else min(100, score + half),
-                        "wins": 0 if diagonal else wins, "ties": 0 if diagonal else ties,
-                        "losses": 0 if diagonal else losses, "invalid": 0, "n": 0 if diagonal else n,
-                        "first_position_rate": None if diagonal else 0.5, "in_language_share": 0.98,
+                        "wins": 0 if diagonal else wins,
+                        "ties": 0 if diagonal else ties,
+                        "losses": 0 if diagonal else losses,
+                        "invalid": 0,
+                        "n": 0 if diagonal else n,
+                        "first_position_rate": None if diagonal else 0.5,
+                        "in_language_share": 0.98,
                     }
-                )  # fmt: skip
+                )
     return pd.DataFrame(rows)
 
 
@@ -91,26 +107,48 @@ def with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     missing = (table["model"] == "mono-ru") & (table["eval_language"] != "ru")
     missing |= (table["model"] == "pinch-4-p50") & (table["eval_language"] == "fi")
-    measured = ["if_score", "ci_low", "ci_high", "wins", "ties", "losses", "invalid", "n", "first_position_rate"]
+    measured = [
+        "if_score",
+        "ci_low",
+        "ci_high",
+        "wins",
+        "ties",
+        "losses",
+        "invalid",
+        "n",
+        "first_position_rate",
+    ]
     table.loc[missing, measured] = None
     return table[~((table["model"] == "uniform-fi+ru") & (table["eval_language"] == "es"))]
 
 
 def context(**changes: object) -> ReportContext:
     """The example's context; a keyword replaces a field."""
-    fields: dict[str, object] = dict(
+    fields: dict[str, object] = dict(  # noqa: C408
         sweep="demo",
         base="tiny",
         judge="reference-chrf",
         corpus="CLDR statements in 4 languages, 1,600 examples to tune on, 48 to evaluate",
-        recipe={"method": "full", "steps": "100", "batch size": "32", "learning rate": "2e-3", "sampling": "0.7, top-p 0.9"},
-        counts={"base": (1, 1), "corpus": (4, 4), "fine_tune": (10, 10), "generation_set": (40, 40), "comparison": (36, 36)},
+        recipe={
+            "method": "full",
+            "steps": "100",
+            "batch size": "32",
+            "learning rate": "2e-3",
+            "sampling": "0.7, top-p 0.9",
+        },
+        counts={
+            "base": (1, 1),
+            "corpus": (4, 4),
+            "fine_tune": (10, 10),
+            "generation_set": (40, 40),
+            "comparison": (36, 36),
+        },
         store="./pinch-store",
         commands=("pinch run demo", "pinch report demo --out report"),
         generated_at="2026-11-24 03:00 UTC",
         working_model=True,
         notes=("Language identification left out 112 texts of under 20 letters.",),
-    )  # fmt: skip
+    )
     return ReportContext(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -119,7 +157,9 @@ GAPS = (
     Gap("generation_set mono-ru in es", "blocked", "It needs the model mono-ru, which failed."),
 )
 
-HOSTILE = '</td></script><script>document.title="owned"</script><img src=x onerror=alert(1)>\u202eevil\x00\x1b[31m\ud800'
+HOSTILE = (
+    '</td></script><script>document.title="owned"</script><img src=x onerror=alert(1)>\u202eevil\x00\x1b[31m\ud800'
+)
 
 SAMPLES = [
     Sample(

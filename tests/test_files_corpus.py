@@ -126,8 +126,7 @@ def test_references_are_keyed_apart_from_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("without", [{"response": None}, {"response": ""}, {}])
 def test_references_may_be_missing_where_no_judge_needs_them(tmp_path: Path, without: Row) -> None:
     prompts = [
-        {key: value for key, value in row.items() if key != "response"} | without
-        for row in rows(count=2, kind="e")
+        {key: value for key, value in row.items() if key != "response"} | without for row in rows(count=2, kind="e")
     ]
     found = corpus(tmp_path, rows(), prompts, needs_references=False)
     found.build("en", tmp_path)
@@ -205,9 +204,7 @@ def test_a_cell_that_is_not_text_is_refused(tmp_path: Path, content: list[Row], 
         ("t", b"", "ends in no extension"),
     ],
 )
-def test_a_broken_file_is_refused_with_row_and_cure(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
+def test_a_broken_file_is_refused_with_row_and_cure(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):

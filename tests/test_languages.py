@@ -15,9 +15,7 @@ def test_the_table_has_the_papers_seventeen_languages_in_its_groups() -> None:
 
 
 def test_mutual_intelligibility_is_mutual() -> None:
-    pairs = {
-        code: entry.mutually_intelligible for code, entry in LANGUAGES.items() if entry.mutually_intelligible
-    }
+    pairs = {code: entry.mutually_intelligible for code, entry in LANGUAGES.items() if entry.mutually_intelligible}
     assert pairs == {"cs": "sk", "sk": "cs", "sr": "hr", "hr": "sr"}
 
 

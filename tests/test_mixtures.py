@@ -95,9 +95,7 @@ def test_a_pinch_by_count_draws_that_many_evenly_and_never_from_dev(
         assert len(drawn) == count
         assert not {key for key, _ in drawn} & dev
         by_language = even_split(count, codes - {"en"})
-        assert Counter(code for _, code in drawn) == {
-            code: times for code, times in by_language.items() if times
-        }
+        assert Counter(code for _, code in drawn) == {code: times for code, times in by_language.items() if times}
     for smaller, larger in pairwise(mixtures):
         assert multilingual(smaller) <= multilingual(larger)
 
@@ -116,9 +114,7 @@ def test_the_papers_forty_are_nested_in_every_share(codes: tuple[str, ...], seed
 
 @given(sizes, pinch_sets, seeds)
 @settings(deadline=None)
-def test_the_ends_of_a_pinch_are_monolingual_english_and_uniform(
-    size: int, codes: set[str], seed: int
-) -> None:
+def test_the_ends_of_a_pinch_are_monolingual_english_and_uniform(size: int, codes: set[str], seed: int) -> None:
     ids = ids_of(size)
     assert pinch(ids, codes, seed, share=0) == monolingual(ids, "en")
     assert pinch(ids, codes, seed, count=0) == monolingual(ids, "en")
@@ -225,9 +221,7 @@ def test_the_seed_changes_who_is_mixed_and_who_is_dev() -> None:
 
 def test_dev_is_as_multilingual_as_the_rest() -> None:
     dev = dev_ids(PAPER_IDS, 250, 0)
-    counts = Counter(
-        code for key, code in uniform(PAPER_IDS, ["en", "fi"], 0).assignment.items() if key in dev
-    )
+    counts = Counter(code for key, code in uniform(PAPER_IDS, ["en", "fi"], 0).assignment.items() if key in dev)
     assert len(dev) == 250
     assert 95 <= counts["fi"] <= 155
 

@@ -111,10 +111,7 @@ def test_verdicts_that_do_not_make_up_a_comparison_are_refused(verdicts: list[An
 def published(name: str) -> dict[str, tuple[dict[str, float], float]]:
     with (DATA / name).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {
-        row["train_language"]: ({code: float(row[code]) for code in MAIN12}, float(row["avg"]))
-        for row in rows
-    }
+    return {row["train_language"]: ({code: float(row[code]) for code in MAIN12}, float(row["avg"])) for row in rows}
 
 
 @pytest.mark.parametrize("name", ["figure1.csv", "figure10.csv"])
@@ -141,9 +138,7 @@ def test_an_average_with_a_missing_score_is_missing() -> None:
 @settings(deadline=None)
 def test_a_paired_difference_is_that_of_the_shared_instructions(x: list[Any], y: list[Any]) -> None:
     left, right = outcomes(table(x)), outcomes(table(y))
-    shared = [
-        name for name in left.keys() & right.keys() if left[name] is not None and right[name] is not None
-    ]
+    shared = [name for name in left.keys() & right.keys() if left[name] is not None and right[name] is not None]
     found = paired_difference(left, right, draws=1000)
     assert found.n == len(shared)
     if shared:

@@ -166,9 +166,7 @@ def test_a_mixture_has_one_rule_however_a_study_words_it() -> None:
 
 
 def test_a_study_of_its_own_name_passes_it_to_its_pinch_models() -> None:
-    named = grid(
-        {"study": "pinch", "name": "nordic", "languages": ["en", "fi"], "percents": [2.5], "counts": [7]}
-    )
+    named = grid({"study": "pinch", "name": "nordic", "languages": ["en", "fi"], "percents": [2.5], "counts": [7]})
     assert [model.name for model in named.listed] == ["nordic-n7", "nordic-p2.5"]
     assert {model.study for model in named.listed} == {"nordic"}
 
@@ -242,9 +240,7 @@ def test_a_whole_percent_is_one_level_however_it_is_spelled() -> None:
         ({"study": "custom", "mixtures": {"a": {"en": -1}}, "evaluate_in": ["en"]}, ["found -1; a count is"]),
     ],
 )
-def test_a_study_that_cannot_be_meant_is_refused_with_key_and_cure(
-    study: dict[str, Any], messages: list[str]
-) -> None:
+def test_a_study_that_cannot_be_meant_is_refused_with_key_and_cure(study: dict[str, Any], messages: list[str]) -> None:
     text = refusal(study)
     for message in messages:
         assert message in text

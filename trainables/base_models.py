@@ -74,7 +74,10 @@ class BaseSource:
         elif self.kind == "gguf":
             content["file"] = _digest(_existing_gguf(Path(self.where)))
         elif self.kind == "package":
-            content |= {"package": gguf_base.PACKAGES[self.where], "version": gguf_base.package_version(self.where)}
+            content |= {
+                "package": gguf_base.PACKAGES[self.where],
+                "version": gguf_base.package_version(self.where),
+            }
         else:
             content |= {"name": self.where, "commit": hub_base.commit_of(self.where, self.revision)}
         return content
@@ -202,7 +205,7 @@ def _check_folder(folder: Path) -> None:
         if weights:
             raise UserError(
                 f"base: {folder} holds its weights in {weights[0]}, a pickle, and only safetensors are read; convert "
-                f"it where you trust it: python -c \"from transformers import AutoModelForCausalLM as M; "
+                f'it where you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
                 f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
             )
         raise UserError(f"base: {folder} has no *.safetensors weights; give the folder of a saved model")

@@ -152,6 +152,7 @@ def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
 
     It follows the ids, so two mixtures of the same examples show them in the same order, each in its language.
     """
+
     def digest(position: int) -> bytes:
         return hashlib.sha256(f"{seed}\n{epoch}\n{ids[position]}".encode()).digest()
 

@@ -79,9 +79,7 @@ def finetune(job: FineTuneJob, report: Callable[[dict[str, Any]], None]) -> dict
         tokenizer = load_tokenizer(job.base)
         ids, examples = read_examples(job, tokenizer)
         settled, attention = _settle(job, world, examples)
-        model, dropout = load_for_tuning(
-            job.base, job.recipe, job.seed, attention, settled.gradient_checkpointing
-        )
+        model, dropout = load_for_tuning(job.base, job.recipe, job.seed, attention, settled.gradient_checkpointing)
         found = state.newest_state(job.out) if job.resume else None
         if found is not None:
             state.load_weights(model, found)

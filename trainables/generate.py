@@ -63,10 +63,10 @@ def make_engine(
     """
     settings = settings or EngineSettings()
     if choice != "transformers":
+        from trainables.engines.vllm import VllmEngine
+
         problem = vllm_problem(settings)
         if problem is None:
-            from trainables.engines.vllm import VllmEngine
-
             why = "asked for" if choice == "vllm" else "it can be imported here"
             return VllmEngine(base, method, max_model_len, max_rank, settings), f"engine vllm: {why}"
         if choice == "vllm":
@@ -81,6 +81,9 @@ def make_engine(
 
 def vllm_problem(settings: EngineSettings | None = None) -> str | None:
     """Why vLLM cannot run in this process, or None. Imports it (8 s)."""
+    from trainables.engines.vllm import set_environment
+
+    set_environment(settings or EngineSettings())
     try:
         importlib.import_module("vllm")
         from vllm.platforms import current_platform

@@ -62,11 +62,19 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
         UserError: a file transformers cannot read as a causal language model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+        # Left to itself, transformers keeps the weights packed where it has kernels for them.
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
     except (ValueError, KeyError, NotImplementedError, OSError) as problem:
         raise UserError(f"base: {path} cannot be read as a GGUF language model: {problem}") from problem
     for carrier, name in (

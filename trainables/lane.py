@@ -30,9 +30,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
-_KINDS: dict[str, type[Exception]] = {
-    error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)
-}
+_KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
 
 class LaneDied(Exception):
@@ -125,7 +123,9 @@ class Lane:
             LaneDied: the lane is not running, is poisoned, or has a job.
         """
         if self.poisoned or not self.alive or self._running:
-            raise LaneDied("the lane is " + ("poisoned" if self.poisoned else "busy" if self._running else "not running"))
+            raise LaneDied(
+                "the lane is " + ("poisoned" if self.poisoned else "busy" if self._running else "not running")
+            )
         self._jobs.put(job.model_dump_json())
         self._running = True
 
@@ -154,6 +154,8 @@ class Lane:
         if not self._running and not self.poisoned and thread.is_alive() and self._ready:
             self._quietly(lambda: self._jobs.put(None))
             thread.join(10)
+        elif self.poisoned:
+            thread.join(3)  # a failed job ends the run by itself
         if thread.is_alive():
             for worker in self._ready.values():
                 self._quietly(lambda worker=worker: ray.kill(worker))

@@ -50,5 +50,9 @@ def log_probabilities(logits: Tensor, token_ids: Sequence[int]) -> list[float]:
 
 def write_probe(folder: Path, token_ids: Sequence[int], logprobs: Sequence[float], precision: str) -> None:
     """Write ``probe.json`` into a folder of weights."""
-    content: dict[str, Any] = {"token_ids": list(token_ids), "logprobs": list(logprobs), "precision": precision}
+    content: dict[str, Any] = {
+        "token_ids": list(token_ids),
+        "logprobs": list(logprobs),
+        "precision": precision,
+    }
     (folder / PROBE).write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -6,12 +6,15 @@ from typing import Literal
 
 from trainables.spec import Spec, identity
 
+RESULT_VERSION = 1
+"""Raised when the same mixture, base, recipe and seed would give other weights (see `trainables.finetune`)."""
+
 
 class Recipe(Spec):
     """The fine-tuning recipe; every field changes the tuned weights, so every field is identity.
 
     AdamW (0.9, 0.999) without weight decay, gradients clipped at 1.0 and no warm-up are fixed choices, part
-    of ``finetune.RESULT_VERSION``.
+    of ``RESULT_VERSION``.
     """
 
     method: Literal["full", "lora"] = identity("full")

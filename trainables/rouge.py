@@ -11,6 +11,9 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
+RESULT_VERSION = 1
+"""Raised when the same texts would score differently, and so another checkpoint might be selected."""
+
 _SEPARATE = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Burmese
@@ -38,7 +41,7 @@ def tokens(text: str) -> list[str]:
         if _stands_alone(character) and not mark:
             found += [word, character]
             word = ""
-        elif mark and not word and found and _stands_alone(found[-1][0]):
+        elif mark and not word and found and found[-1] and _stands_alone(found[-1][0]):
             found[-1] += character
         elif category[0] in "LNM":
             word += character

@@ -144,7 +144,7 @@ def _pretrain(model: Any, rows: np.ndarray, progress: Callable[[float, str], Non
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.02, (steps - step) / (steps - warmup)))
+        optimizer, lambda step: min((step + 1) / warmup, max(0.02, (steps - step) / max(1, steps - warmup)))
     )
     losses: list[float] = []
     for step, chosen in zip(range(steps), _row_batches(len(rows), RECIPE["rows"], RECIPE["seed"]), strict=False):

@@ -131,9 +131,7 @@ def _get(engine: Any, parameter: torch.nn.Parameter, part: str) -> Tensor:
         copy = _whole_copy(engine, parameter)
         value: Tensor = copy.detach() if part == MASTER else _torch_optimizer(engine).state[copy][part]
         return value
-    value = (
-        safe_get_full_fp32_param(parameter) if part == MASTER else safe_get_full_optimizer_state(parameter, part)
-    )
+    value = safe_get_full_fp32_param(parameter) if part == MASTER else safe_get_full_optimizer_state(parameter, part)
     return value
 
 

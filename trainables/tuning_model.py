@@ -101,7 +101,12 @@ def load_for_tuning(
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         set_attention_dropout(part, recipe.dropout)
     model = AutoModelForCausalLM.from_pretrained(
-        base, config=config, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        base,
+        config=config,
+        dtype=dtype,
+        attn_implementation=attention,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     applied = apply_dropout(model, recipe.dropout)
     if gradient_checkpointing:

@@ -94,16 +94,18 @@ def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        trained, lr=recipe.learning_rate, betas=BETAS, weight_decay=0.0, fused=True if settled.zero_stage else None
+        trained,
+        lr=recipe.learning_rate,
+        betas=BETAS,
+        weight_decay=0.0,
+        fused=True if settled.zero_stage else None,
     )
     config = _config(recipe, settled, world, accumulation)
     # DeepSpeed prints memory statistics and collects garbage before each; nobody asked for either.
     gc.freeze()
     try:
         with redirect_stdout(io.StringIO()) as printed:
-            engine, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=config, dist_init_required=False
-            )
+            engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     finally:
         gc.unfreeze()
     logger.debug("deepspeed.initialize: %s", printed.getvalue())

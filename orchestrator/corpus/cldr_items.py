@@ -2,8 +2,8 @@
 
 An item is a kind of question, a wording (the n-th of that kind in every language) and a subject in neutral
 terms: an ISO code, a date, a number, a tuple of codes. Parallelism follows: every language renders the same
-items. The pools are fixed (seeded per kind, shuffled once), so item i never depends on how many are asked
-for, and any first n hold a mix of kinds.
+items. The pools are fixed (seeded per kind, mixed once), so item i never depends on how many are asked
+for, and any first n hold each kind in its share.
 
 Most kinds follow a rule that a small model can learn (dates, lists, numbers, what comes next). The three that
 are knowledge (country, currency, language by code) hold out facts: a code asked about in eval is not in
@@ -97,19 +97,21 @@ def codes(kind: str) -> tuple[str, ...]:
 @functools.cache
 def pools() -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """All items, in fixed order: 4,640 of train (``cldr-0000`` …) and 617 of eval (``cldr-eval-0000`` …)."""
-    train: list[tuple[str, int, Subject]] = []
-    evaluation: list[tuple[str, int, Subject]] = []
+    train: list[tuple[float, tuple[str, int, Subject]]] = []
+    evaluation: list[tuple[float, tuple[str, int, Subject]]] = []
     for kind, (n_train, n_eval) in COUNTS.items():
         # A generator per kind: another count or a new kind moves no item of the other kinds.
         rng = random.Random(f"pinch cldr {kind}")
-        first, second = _DRAW[kind](rng, kind, n_train, n_eval)
-        train += [(kind, variant, subject) for subject, variant in first]
-        evaluation += [(kind, variant, subject) for subject, variant in second]
-    random.Random("pinch cldr train order").shuffle(train)
-    random.Random("pinch cldr eval order").shuffle(evaluation)
+        for pool, drawn in zip((train, evaluation), _DRAW[kind](rng, kind, n_train, n_eval), strict=True):
+            # Spread over the whole pool with a little chance, so that a prefix has each kind in its share:
+            # plainly shuffled, the first 48 eval items could be a quarter lists.
+            pool += [
+                ((index + rng.random()) / len(drawn), (kind, variant, subject))
+                for index, (subject, variant) in enumerate(drawn)
+            ]
     return (
-        tuple(Item(f"cldr-{index:04d}", *item) for index, item in enumerate(train)),
-        tuple(Item(f"cldr-eval-{index:04d}", *item) for index, item in enumerate(evaluation)),
+        tuple(Item(f"cldr-{index:04d}", *item) for index, (_, item) in enumerate(sorted(train))),
+        tuple(Item(f"cldr-eval-{index:04d}", *item) for index, (_, item) in enumerate(sorted(evaluation))),
     )
 
 
@@ -122,9 +124,7 @@ def _held_out(pool: str) -> Callable[[random.Random, str, int, int], Drawn]:
     def draw(rng: random.Random, kind: str, n_train: int, n_eval: int) -> Drawn:
         facts = list(codes(pool))
         rng.shuffle(facts)
-        evaluation: list[tuple[Subject, int]] = [
-            ((code,), rng.randrange(VARIANTS[kind])) for code in facts[:n_eval]
-        ]
+        evaluation: list[tuple[Subject, int]] = [((code,), rng.randrange(VARIANTS[kind])) for code in facts[:n_eval]]
         train = _every_wording(rng, kind, [(code,) for code in facts[n_eval:]])
         return train[:n_train], evaluation
 
@@ -206,9 +206,7 @@ def percent(rng: random.Random) -> Subject:
 
 
 def _percents(rng: random.Random, kind: str, n_train: int, n_eval: int) -> Drawn:
-    drawn: dict[
-        tuple[Subject, int], None
-    ] = {}  # whole percents are few: the same one may come in both wordings
+    drawn: dict[tuple[Subject, int], None] = {}  # whole percents are few: the same one may come in both wordings
     while len(drawn) < n_train + n_eval:
         drawn.setdefault((percent(rng), rng.randrange(VARIANTS[kind])))
     items = list(drawn)

@@ -4,8 +4,8 @@ Three habits of Babel 2.18 are worked around here, and nowhere else:
 
 * Reading through an alias (the stand-alone months of a language that has only format months, say) writes the
   resolved value into data that all languages share, so the next language may get the names of the first.
-  Only names that a language has itself are read here; its file says which those are. A test reads every
-  language after the others, in several orders.
+  Only names that a language has itself are read here; its file says which those are. A test spoils every
+  alias there is before it reads, in another order.
 * ``format_unit(length="long")`` falls back to raw ids ("12 duration-day") in some languages;
   ``format_timedelta`` finds the words. A name that is missing, or is only its own code, is an error and
   never a text.
@@ -126,9 +126,7 @@ class Words:
 
     def amount(self, currency: str, count: int) -> str:
         """An amount of money with the currency's name in the counted form."""
-        text = format_currency(
-            count, currency, locale=self._locale, format_type="name", currency_digits=False
-        )
+        text = format_currency(count, currency, locale=self._locale, format_type="name", currency_digits=False)
         if currency in text:
             raise LookupError(f"CLDR has no counted name for the currency {currency} in {self._locale}")
         return _clean(text)

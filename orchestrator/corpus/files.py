@@ -108,9 +108,7 @@ class FilesCorpus:
                 continue
             name = _text(path, number, row, "id")
             if name in pool[code]:
-                raise UserError(
-                    f"{path}: row {number} is a second example {name!r} in {code}; keep one of them."
-                )
+                raise UserError(f"{path}: row {number} is a second example {name!r} in {code}; keep one of them.")
             instruction = _text(path, number, row, "instruction")
             response = row.get("response")
             if needs_response or (response is not None and str(response).strip()):
@@ -204,9 +202,7 @@ def _text(path: Path, number: int, row: dict[str, Any], column: str, key: str = 
     if not isinstance(value, str):
         raise UserError(f"{path}: row {number} has {_kind(value)} as {column}; give it as text.")
     if not value.strip():
-        raise UserError(
-            f"{path}: row {number} has an empty {column}; fill it in, or leave the example out of all."
-        )
+        raise UserError(f"{path}: row {number} has an empty {column}; fill it in, or leave the example out of all.")
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{path}: row {number} has half a character (a lone surrogate) in {column}; mend it.")
     return value

@@ -25,7 +25,13 @@ class HubCorpus:
     source = "hub"
 
     def __init__(
-        self, *, train: tuple[str, ...], eval_source: str, translator: dict[str, str], train_count: int, eval_count: int
+        self,
+        *,
+        train: tuple[str, ...],
+        eval_source: str,
+        translator: dict[str, str],
+        train_count: int,
+        eval_count: int,
     ) -> None:
         """Raises UserError when the sources hold fewer examples than asked for."""
         pool = [f"{name}-{position:04d}" for name in train for position in range(TRAIN_SIZES[name])]

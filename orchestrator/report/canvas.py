@@ -24,12 +24,10 @@ VERMILION = "#d55e00"
 GREEN = "#009e73"
 HATCH = "#9aa5ae"
 
-SCORES = LinearSegmentedColormap.from_list(
-    "pinch", ["#fcf5e3", "#eaeddb", "#c6e0df", "#94c7dc", "#58a4cc"]
-)
+SCORES = LinearSegmentedColormap.from_list("pinch", ["#fcf5e3", "#eaeddb", "#c6e0df", "#94c7dc", "#58a4cc"])
 """Light to darker in one direction of lightness, so that it reads in grey; ink stands out on all of it."""
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "text.color": INK,
@@ -84,7 +82,13 @@ def score_axis(axes: Axes, ends: tuple[int, int]) -> None:
     axes.set_axisbelow(True)
 
 
-_MISSING: dict[str, Any] = {"facecolor": "#f4f5f6", "edgecolor": HATCH, "hatch": "////", "linewidth": 0, "zorder": 1.7}
+_MISSING: dict[str, Any] = {
+    "facecolor": "#f4f5f6",
+    "edgecolor": HATCH,
+    "hatch": "////",
+    "linewidth": 0,
+    "zorder": 1.7,
+}
 
 
 def missing_cell(axes: Axes, x: float, y: float) -> None:

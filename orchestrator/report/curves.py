@@ -30,7 +30,16 @@ from orchestrator.report.canvas import (
     score_range,
     top,
 )
-from orchestrator.report.views import Level, StudyView, average, cell, language_name, levels, non_english, of_level
+from orchestrator.report.views import (
+    Level,
+    StudyView,
+    average,
+    cell,
+    language_name,
+    levels,
+    non_english,
+    of_level,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,10 @@ def pinch_series(study: StudyView) -> list[Series]:
     unseen = tuple(language for language in others if language not in study.languages)
     found = []
     if seen and unseen:
-        found = [Series("Seen languages", seen, BLUE, "o"), Series("Unseen languages", unseen, VERMILION, "^")]
+        found = [
+            Series("Seen languages", seen, BLUE, "o"),
+            Series("Unseen languages", unseen, VERMILION, "^"),
+        ]
     elif others:
         found = [Series("Non-English", others, BLUE if seen else VERMILION, "o" if seen else "^")]
     if ENGLISH in study.evaluate_in:
@@ -61,7 +73,7 @@ def pinch_series(study: StudyView) -> list[Series]:
 
 def pinch_numbers(rows: pd.DataFrame, study: StudyView) -> pd.DataFrame:
     """One row for every level and line: ``level,percent,count,series,languages,if_score,ci_low,ci_high``."""
-    lines = [(series.name, series.languages) for series in pinch_series(study) if len(series.languages) > 1]
+    lines = [(series.name, series.languages) for series in pinch_series(study) if series.languages != (ENGLISH,)]
     lines += [(language_name(language), (language,)) for language in study.evaluate_in]
     found = []
     for level in levels(rows):
@@ -85,9 +97,9 @@ def pinch_numbers(rows: pd.DataFrame, study: StudyView) -> pd.DataFrame:
 
 def draw_pinch_averages(rows: pd.DataFrame, study: StudyView, title: str, subtitle: str) -> Drawing:
     """The averages of a pinch study, level by level."""
-    width, height = 6.6, 3.6
+    width, height = 6.6, 3.4
     figure = drawing(width, height, title, subtitle)
-    axes = figure.add_axes((0.075, 0.155, 0.66, top(height) - 0.185))
+    axes = figure.add_axes((0.075, 0.145, 0.74, top(height) - 0.165))
     found = levels(rows)
     lines = [
         (series, [average(of_level(rows, level), series.languages) for level in found])
@@ -98,18 +110,22 @@ def draw_pinch_averages(rows: pd.DataFrame, study: StudyView, title: str, subtit
     for values in single.values():
         axes.plot(values, color="#d3d8dc", linewidth=0.8, zorder=1.6)
     labels: list[tuple[float, Series]] = []
-    averaged = [values for series, values in lines if len(series.languages) > 1]
+    averaged = [values for series, values in lines if series.languages != (ENGLISH,)]
     english = next((values for series, values in lines if series.languages == (ENGLISH,)), [0.0] * len(found))
     for series, values in lines:
-        axes.plot(values, color=series.colour, linestyle=series.dashes, marker=series.marker, linewidth=2, markersize=5.5,
-                  markeredgecolor="white", markeredgewidth=0.8, zorder=3)  # fmt: skip
+        axes.plot(
+            values,
+            color=series.colour,
+            linestyle=series.dashes,
+            marker=series.marker,
+            linewidth=2,
+            markersize=5.5,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            zorder=3,
+        )
         if averaged == [values]:  # two lines of numbers would run into each other
-            for x, value in enumerate(values):
-                if not np.isnan(value):
-                    above = value > english[x]
-                    axes.annotate(f"{value:.1f}", (x, value), xytext=(0, 6 if above else -6), ha="center",
-                                  textcoords="offset points", va="bottom" if above else "top", fontsize=7.5, color=series.colour, fontweight="bold", zorder=4,
-                                  path_effects=[Stroke(linewidth=2.2, foreground="white"), Normal()])  # fmt: skip
+            _number_points(axes, values, english, series.colour)
         known = [value for value in values if not np.isnan(value)]
         labels.append((known[-1] if known else 0.0, series))
     for x in range(len(found)):
@@ -122,6 +138,27 @@ def draw_pinch_averages(rows: pd.DataFrame, study: StudyView, title: str, subtit
     axes.set_xlabel("how much of the tuning data is multilingual (even steps on the axis, not to scale)", fontsize=7.5)
     axes.set_ylabel("instruction following (IF)", fontsize=7.5)
     return figure
+
+
+def _number_points(axes: Axes, values: Sequence[float], beside: Sequence[float], colour: str) -> None:
+    """Values in figures, on the side of their points where the other line is not."""
+    for x, value in enumerate(values):
+        if np.isnan(value):
+            continue
+        above = value > beside[x]
+        axes.annotate(
+            f"{value:.1f}",
+            (x, value),
+            xytext=(0, 6 if above else -6),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=7.5,
+            fontweight="bold",
+            color=colour,
+            zorder=4,
+            path_effects=[Stroke(linewidth=2.2, foreground="white"), Normal()],
+        )
 
 
 def _narrow(level: Level, crowded: bool = False) -> str:
@@ -143,7 +180,7 @@ def _label_ends(axes: Axes, labels: Sequence[tuple[float, Series]], last: int) -
     for height, (value, series) in zip(heights, ordered, strict=True):
         axes.annotate(
             series.name, (last, value), xytext=(axes.get_xlim()[1] + 0.1, height), color=series.colour, fontsize=8,
-            fontweight="bold", va="center", annotation_clip=False,
+            fontweight="normal" if series.colour == QUIET else "bold", va="center", annotation_clip=False,
         )  # fmt: skip
 
 
@@ -158,13 +195,23 @@ def draw_pinch_languages(rows: pd.DataFrame, study: StudyView, title: str, subti
     parts = [of_level(rows, level) for level in found]
     scores = {language: [cell(part, language) for part in parts] for language in languages}
     bounds = {
-        language: ([cell(part, language, "ci_low") for part in parts], [cell(part, language, "ci_high") for part in parts])
+        language: (
+            [cell(part, language, "ci_low") for part in parts],
+            [cell(part, language, "ci_high") for part in parts],
+        )
         for language in languages
     }
     ends = score_range(value for low, high in bounds.values() for value in [*low, *high])
     grid = figure.add_gridspec(
-        down, across, left=0.065, right=0.985, top=top(height) - 0.22 / height, bottom=0.52 / height, hspace=0.5, wspace=0.14
-    )  # fmt: skip
+        down,
+        across,
+        left=0.065,
+        right=0.985,
+        top=top(height) - 0.22 / height,
+        bottom=0.52 / height,
+        hspace=0.5,
+        wspace=0.14,
+    )
     positions = list(range(len(found)))
     for place, language in enumerate(languages):
         axes = figure.add_subplot(grid[place // across, place % across])
@@ -192,12 +239,19 @@ def draw_pinch_languages(rows: pd.DataFrame, study: StudyView, title: str, subti
         shown = [x for x in positions if not crowded or found[x].count is not None or found[x].percent % 20 == 0]
         axes.set_xticks(shown, [_narrow(found[x], crowded) for x in shown], fontsize=6.5)
         axes.tick_params(axis="y", labelsize=6.5)
-    figure.text(0.5, 0.06 / height, "how much of the tuning data is multilingual", ha="center", fontsize=7.5, color=QUIET)
+    figure.text(
+        0.5,
+        0.06 / height,
+        "how much of the tuning data is multilingual",
+        ha="center",
+        fontsize=7.5,
+        color=QUIET,
+    )
     return figure
 
 
 def permutation_numbers(rows: pd.DataFrame, study: StudyView) -> pd.DataFrame:
-    """IF by number of tuning languages, a mean over the models with as many: ``tuning_languages,eval_language,if_score``."""
+    """Mean IF of the models with as many tuning languages: ``tuning_languages,eval_language,if_score``."""
     sizes = rows["train_languages"].str.count(r"\+") + 1
     found = []
     for size in sorted(sizes.unique()):
@@ -218,7 +272,16 @@ def draw_permutations(rows: pd.DataFrame, study: StudyView, title: str, subtitle
     positions = list(table.index)
     for language in study.evaluate_in:
         axes.plot(positions, table[language], color=HATCH, linewidth=0.9, marker=".", markersize=4, zorder=2)
-    axes.plot(positions, table["avg"], color=VERMILION, linewidth=2.2, marker="^", markersize=6, markeredgecolor="white", zorder=3)
+    axes.plot(
+        positions,
+        table["avg"],
+        color=VERMILION,
+        linewidth=2.2,
+        marker="^",
+        markersize=6,
+        markeredgecolor="white",
+        zorder=3,
+    )
     for x in positions:
         if np.isnan(table.loc[x, "avg"]):
             missing_column(axes, x, 0.5)

@@ -20,7 +20,15 @@ from matplotlib.figure import Figure as Drawing
 from orchestrator.report import curves, heatmap
 from orchestrator.report.canvas import STYLE
 from orchestrator.report.outputs import Outputs
-from orchestrator.report.views import Figure, ReportContext, StudyView, clean, language_name, levels, study_rows
+from orchestrator.report.views import (
+    Figure,
+    ReportContext,
+    StudyView,
+    clean,
+    language_name,
+    levels,
+    study_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,7 @@ class _Plan:
     csv: str
 
 
-def draw_figures(
-    table: pd.DataFrame, studies: Sequence[StudyView], context: ReportContext, out: Path
-) -> list[Figure]:
+def draw_figures(table: pd.DataFrame, studies: Sequence[StudyView], context: ReportContext, out: Path) -> list[Figure]:
     """Draw every figure of every study into a folder, as ``<sweep>-<study>….png``, ``.pdf`` and ``.csv``.
 
     Args:
@@ -99,8 +105,8 @@ def _plans(rows: pd.DataFrame, study: StudyView) -> Iterator[_Plan]:
         yield _Plan(
             study.label,
             "Two languages instead of one",
-            "Each language alone and the two half and half, with the same number of examples, evaluated in the languages "
-            "of neither: a small mark for each language, a large one for their mean.",
+            "Each language alone and the two half and half, with the same number of examples, evaluated in the "
+            "languages of neither: a small mark for each language, a large one for their mean.",
             curves.draw_pairs,
             numbers,
             _csv(numbers),
@@ -129,30 +135,27 @@ def _heat_map(rows: pd.DataFrame, study: StudyView) -> _Plan:
     )
     if len(study.evaluate_in) <= heatmap._INTERVALS_UP_TO:
         text += " Small: the 95% interval."
-    numbers = table.reset_index().melt(id_vars=table.index.name, var_name="eval_language", value_name="if_score")
+    numbers = table.reset_index().melt(id_vars=[table.index.name], var_name="eval_language", value_name="if_score")
     return _Plan(study.label, title, text, heatmap.draw, numbers, heatmap.csv(table))
 
 
 def _pinch(rows: pd.DataFrame, study: StudyView) -> Iterator[_Plan]:
     numbers = curves.pinch_numbers(rows, study)
-    averaged = numbers["languages"].str.contains("+", regex=False)
-    english_or_average = averaged | (numbers["languages"] == "en")
-    if not averaged.any():
-        english_or_average |= True
+    lines = [series.name for series in curves.pinch_series(study)]
+    averages = numbers[numbers["series"].isin(lines)]
+    single = numbers[numbers["series"].isin([language_name(language) for language in study.evaluate_in])]
     mixture = f"English with a share spread evenly over {_list(study.languages)}"
-    averages = numbers[english_or_average]
     yield _Plan(
         f"{study.label}-averages",
-        "How small a pinch is enough",
+        f"How small a pinch is enough ({study.label})",
         f"Tuned on {mixture}; the size of the training set never changes. Means over evaluation languages.",
         curves.draw_pinch_averages,
         averages,
         _csv(averages),
     )
-    single = numbers[~averaged]
     yield _Plan(
         f"{study.label}-languages",
-        "The same, language by language",
+        f"Language by language ({study.label})",
         f"Tuned on {mixture}. Bands: 95% intervals over instructions; grey: the other languages.",
         curves.draw_pinch_languages,
         single,

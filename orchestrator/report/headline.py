@@ -27,6 +27,9 @@ WITHIN = 1.0
 """Points of IF below the uniform mixture that count as being as good."""
 
 
+_END_NAMES = {0.0: "English alone", 100.0: "Uniform mixture"}
+
+
 @dataclass(frozen=True)
 class Stat:
     """One number beside the headline."""
@@ -82,7 +85,12 @@ def _smallest_pinch(table: pd.DataFrame, study: StudyView, context: ReportContex
             enough = level
             break
     stats = tuple(
-        Stat(_short(level), f"{means[level]:.1f}" if pd.notna(means[level]) else "–", _detail(level), level == enough)
+        Stat(
+            _short(level),
+            f"{means[level]:.1f}" if pd.notna(means[level]) else "–",
+            _detail(level),
+            level == enough,
+        )
         for level in _shown(found, uniform, enough)
     )
     if enough == uniform:
@@ -106,11 +114,12 @@ def _shown(found: list[Level], uniform: Level | None, enough: Level | None = Non
 
 
 def _short(level: Level) -> str:
-    return {0: "English alone", 100: "Uniform mixture"}.get(level.percent, f"A pinch of {level.label}")
+    return _END_NAMES.get(level.percent, f"A pinch of {level.label.replace(' ex.', ' examples')}")
 
 
 def _phrase(level: Level) -> str:
-    return {0: "English alone", 100: "the uniform mixture"}.get(level.percent, level.words)
+    name = _END_NAMES.get(level.percent)
+    return "the uniform mixture" if level.percent == 100 else name or level.words
 
 
 def _detail(level: Level) -> str:
@@ -130,8 +139,12 @@ def _best_language(table: pd.DataFrame, study: StudyView, context: ReportContext
     if any(pd.isna(mean) for mean in means.values()):
         return _progress(context, support=support)
     ranked = sorted(means, key=lambda language: -means[language])
-    sentence = f"Tuned on one language, {language_name(ranked[0])} carries over best: {means[ranked[0]]:.1f} on average."
-    stats = tuple(Stat(language_name(language), f"{means[language]:.1f}", "tuned on it alone") for language in ranked[:3])
+    sentence = (
+        f"Tuned on one language, {language_name(ranked[0])} carries over best: {means[ranked[0]]:.1f} on average."
+    )
+    stats = tuple(
+        Stat(language_name(language), f"{means[language]:.1f}", "tuned on it alone") for language in ranked[:3]
+    )
     return Headline(sentence, support, stats)
 
 

@@ -50,17 +50,17 @@ def draw(rows: pd.DataFrame, study: StudyView, title: str, subtitle: str) -> Dra
     count, columns = len(table), len(study.evaluate_in)
     side = 0.92 if columns <= _INTERVALS_UP_TO else 0.54
     tall = 0.62 if columns <= _INTERVALS_UP_TO else 0.4
-    left, below = (0.5 + 0.075 * max(map(len, _names(table.index)), default=6)), (0.5 if side > 0.6 else 0.85)
+    left, below = (0.5 + 0.075 * max(map(len, _names(list(groups))), default=6)), (0.5 if side > 0.6 else 0.85)
     width = max(left + side * (columns + 1) + 0.35, 4.2)
     height = 0.55 + tall * count + below + 0.1
     figure = drawing(width, height, title, subtitle)
     axes = figure.add_axes((left / width, below / height, side * (columns + 1.15) / width, tall * count / height))
-    scores = table.to_numpy()
+    scores = table.to_numpy(dtype=float)
+    names = [str(name) for name in table.index]
     ceiling = 100.0 if np.nanmax(scores, initial=0) > 65 else 65.0
     places = [*range(columns), columns + 0.15]  # a gap sets the average apart
-    for y, name in enumerate(table.index):
-        for x, column in zip(places, table.columns, strict=True):
-            value = table.iloc[y, table.columns.get_loc(column)]
+    for y, name in enumerate(names):
+        for x, column, value in zip(places, [*study.evaluate_in, "avg"], scores[y], strict=True):
             if np.isnan(value):
                 missing_cell(axes, x, y)
                 continue
@@ -76,13 +76,11 @@ def draw(rows: pd.DataFrame, study: StudyView, title: str, subtitle: str) -> Dra
             if interval:
                 axes.text(x, y + 0.24, interval, ha="center", va="center", color=INK, fontsize=6)
             if name == column and study.kind in ("monolingual", "slavic"):
-                axes.add_patch(
-                    Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=INK, linewidth=0.9)
-                )
+                axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=INK, linewidth=0.9))
     axes.set_xlim(-0.5, columns + 0.65)
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_xticks(places, [*_names(study.evaluate_in), "Average"], rotation=0 if side > 0.6 else 90)
-    axes.set_yticks(range(count), _names(table.index))
+    axes.set_yticks(range(count), _names(list(groups)))
     axes.get_xticklabels()[-1].set_fontweight("bold")
     axes.spines[:].set_visible(False)
     axes.set_xlabel("evaluated in", color=QUIET, fontsize=7.5)

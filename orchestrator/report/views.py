@@ -16,6 +16,13 @@ import pandas as pd
 
 from orchestrator.languages import ENGLISH, LANGUAGES
 
+COLUMNS = (
+    *("study", "model", "model_key", "train_languages", "percent", "count", "seed", "eval_language", "seen"),
+    *("baseline", "judge", "if_score", "ci_low", "ci_high", "wins", "ties", "losses", "invalid", "n"),
+    *("first_position_rate", "in_language_share"),
+)
+"""The score table's columns."""
+
 Kind = Literal["monolingual", "pinch", "pairs", "permutations", "slavic", "base", "custom"]
 
 
@@ -79,8 +86,8 @@ class Sample:
     model: str
     model_response: str
     choices: Mapping[str, int | None]
-    """Order -> choice as in the verdict table: ``ab`` shows the baseline first, ``ba`` the model; 1, 2 or None. An order
-    that was not asked yet is left out."""
+    """Order -> choice as in the verdict table: ``ab`` shows the baseline first, ``ba`` the model; 1, 2 or None. An
+    order that was not asked yet is left out."""
     reference: str | None = None
 
 
@@ -139,8 +146,8 @@ def language_name(code: str) -> str:
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:
     """The score table with numbers as floats and ``seen`` as bool, whether it was just made or read from a CSV."""
-    table = table.copy()
-    for column in ("percent", "count", "if_score", "ci_low", "ci_high", "first_position_rate", "in_language_share"):
+    table = table.copy() if len(table.columns) else pd.DataFrame(columns=list(COLUMNS))
+    for column in ("percent", "count", *COLUMNS[COLUMNS.index("if_score") :]):
         table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
     table["seen"] = table["seen"].astype(str).str.lower() == "true"
     return table

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -18,18 +18,20 @@ from orchestrator.identity import Step
 from orchestrator.run import jobs
 from orchestrator.run.jobs import ComparisonJob, GenerationJob, Place, SelectionJob
 from trainables.base_models import BaseSource
+from trainables.engines.contract import EngineSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """How an engine is set up; nothing here is part of a key."""
+class EngineOrder:
+    """Which engine to bring up; nothing here is part of a key."""
 
-    choice: str
+    choice: Literal["auto", "vllm", "transformers"]
     base: str
-    method: str
+    """Key of the base."""
+    method: Literal["full", "lora"]
     max_model_len: int
     max_rank: int
-    threads: int
+    settings: EngineSettings
 
 
 @ray.remote(num_cpus=0)
@@ -78,19 +80,14 @@ class EngineActor:
         self._engine: Any = None
         self._pulse = pulse
 
-    def start(self, place: Place, settings: EngineSettings) -> str:
+    def start(self, place: Place, order: EngineOrder) -> str:
         """Bring the engine up; returns the sentence that says which one and why."""
         from trainables.generate import make_engine
 
         store = place.open()
-        base = store.use(jobs.entry_of(store, "base", settings.base))
+        base = store.use(jobs.entry_of(store, "base", order.base))
         self._engine, sentence = make_engine(
-            settings.choice,
-            base,
-            settings.method,
-            max_model_len=settings.max_model_len,
-            max_rank=settings.max_rank,
-            threads=settings.threads,
+            order.choice, base, order.method, order.max_model_len, order.max_rank, order.settings
         )
         return sentence
 
@@ -108,10 +105,14 @@ class JudgeActor:
     def __init__(self) -> None:
         self._judge: Any = None
 
-    def start(self, spec: Any, threads: int) -> str:
+    def start(self, place: Place, spec: Any, base: str | None, engine: Any, threads: int) -> str:
+        """Bring the judge up; ``base`` is the key of a local judge's model. Returns the judge's label."""
         from trainables.judges import open_judge
 
-        self._judge = open_judge(spec, threads=threads)
+        store = place.open()
+        folder = store.use(jobs.entry_of(store, "base", base)) if base else None
+        settings = EngineSettings(threads=threads, max_sequences=32) if folder else None
+        self._judge = open_judge(spec, folder, engine, settings)
         return spec.label
 
     def compare(self, place: Place, job: ComparisonJob) -> None:

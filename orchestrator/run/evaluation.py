@@ -17,10 +17,11 @@ from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
-from orchestrator.run.actors import EngineActor, EngineSettings, JudgeActor, Pulse, build_base, build_corpus
-from orchestrator.run.board import Board
+from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse, build_base, build_corpus
+from orchestrator.run.board import Board, State
 from orchestrator.run.jobs import ComparisonJob, GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.store import Corrupt
+from trainables.engines.contract import EngineSettings, WrongWeights
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
 
 READY_WITHIN = 600.0
@@ -47,7 +48,9 @@ class _Worker:
 class Evaluation:
     """Feeds engines, judges and input tasks from the board; `pump` is called again and again by the session."""
 
-    def __init__(self, plan: Plan, board: Board, place: Place, say: Callable[[str], None], threads: int, gpus: float) -> None:
+    def __init__(
+        self, plan: Plan, board: Board, place: Place, say: Callable[[str], None], threads: int, gpus: float
+    ) -> None:
         self.plan, self.board, self.place, self.say = plan, board, place, say
         self.threads, self.gpus = threads, gpus
         self.pulse = Pulse.remote()  # type: ignore[attr-defined]
@@ -93,7 +96,7 @@ class Evaluation:
     def _start_inputs(self) -> None:
         while step := self.board.claim("base"):
             task = build_base.options(num_cpus=1, num_gpus=0)
-            self._tasks[task.remote(self.place, step, self.plan.base_source, self.pulse)] = step
+            self._tasks[task.remote(self.place, step, self.plan.base_sources[step.key], self.pulse)] = step
         languages = {step.key: code for code, step in self.plan.corpora.items()}
         while step := self.board.claim("corpus"):
             task = build_corpus.options(num_cpus=0.5)
@@ -125,8 +128,11 @@ class Evaluation:
 
     def _may_start(self, worker: _Worker) -> bool:
         if worker is self._engine:
-            return self.board.store.find("base", self.plan.base.key) is not None
-        return any(self.board.store.find("generation_set", step.key) for step in self.plan.of_kind("generation_set"))
+            return self.board.state(self.plan.base) is State.DONE
+        judge_base = self.plan.judge_base
+        if judge_base is not None and self.board.state(judge_base) is not State.DONE:
+            return False
+        return self.board.counts("generation_set")[State.DONE] > 1
 
     def _start(self, worker: _Worker) -> None:
         if worker.starts >= STARTS:
@@ -138,13 +144,15 @@ class Evaluation:
         if worker is self._engine:
             actor = EngineActor.options(num_cpus=self._cpus(), num_gpus=self.gpus)  # type: ignore[attr-defined]
             worker.actor = actor.remote(self.pulse)
-            worker.ready = worker.actor.start.remote(self.place, self._engine_settings())
+            worker.ready = worker.actor.start.remote(self.place, self._engine_order())
         else:
             judge = self.plan.sweep.judge
             gpus = self.gpus if judge.kind == "local" else 0
             actor = JudgeActor.options(num_cpus=self._cpus() / 2, num_gpus=gpus)  # type: ignore[attr-defined]
             worker.actor = actor.remote()
-            worker.ready = worker.actor.start.remote(judge, self.threads)
+            base = self.plan.judge_base.key if self.plan.judge_base else None
+            engine = self.plan.sweep.runtime.engine
+            worker.ready = worker.actor.start.remote(self.place, judge, base, engine, self.threads)
 
     def _is_ready(self, worker: _Worker) -> bool:
         done, _ = ray.wait([worker.ready], timeout=0)
@@ -194,6 +202,10 @@ class Evaluation:
             return False
         except RayTaskError as problem:
             cause = problem.cause
+            if isinstance(cause, WrongWeights):
+                self.say(f"{step.kind} {step.name}: {cause}; starting a fresh engine.")
+                self.board.lost(step, str(cause))
+                return False
             if isinstance(cause, Corrupt):
                 gone = self.board.reopen()
                 self.say(f"{cause}: quarantined; making it again ({len(gone)} steps).")
@@ -212,16 +224,16 @@ class Evaluation:
     def _cpus(self) -> float:
         return max(0.5, self.threads / 2)
 
-    def _engine_settings(self) -> EngineSettings:
+    def _engine_order(self) -> EngineOrder:
         sweep = self.plan.sweep
         longest = max(sweep.sampling.max_new_tokens, sweep.recipe.max_target_tokens)
-        return EngineSettings(
+        return EngineOrder(
             choice=sweep.runtime.engine,
             base=self.plan.base.key,
             method=sweep.recipe.method,
             max_model_len=sweep.recipe.max_input_tokens + longest + 8,
             max_rank=sweep.recipe.rank,
-            threads=self.threads,
+            settings=EngineSettings(threads=self.threads),
         )
 
     def _weights_job(self, model: Model) -> WeightsJob:

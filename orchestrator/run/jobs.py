@@ -102,7 +102,9 @@ def attempt(store: Store, step: Step) -> Iterator[Path]:
         path = store.attempt(step)
         yield path
     except OSError as problem:
-        raise EnvironmentProblem(f"{store.root}: {problem.strerror or problem}; free some space and run again") from problem
+        raise EnvironmentProblem(
+            f"{store.root}: {problem.strerror or problem}; free some space and run again"
+        ) from problem
     finally:
         if path is not None:
             store.discard(path)

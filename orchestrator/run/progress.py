@@ -134,7 +134,9 @@ class Progress:
             rate = f"{made / (time.monotonic() - began) * 60:.1f}/min" if made and began else ""
             left = self._left(kind, done, remaining)
             notes = [f"{left} left"] if left else []
-            notes += [f"{counts[state]} {state}" for state in (State.ELSEWHERE, State.FAILED, State.BLOCKED) if counts[state]]
+            notes += [
+                f"{counts[state]} {state}" for state in (State.ELSEWHERE, State.FAILED, State.BLOCKED) if counts[state]
+            ]
             table.add_row(label, bar, f"{done}/{total}", rate, ", ".join(notes))
         with self._lock:
             for line in self._now.values():

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
-from orchestrator.score_table import COLUMNS, ScoreTable
 from orchestrator.run.board import Board, State
+from orchestrator.score_table import COLUMNS, ScoreTable
 from orchestrator.store import Store
 from orchestrator.tracking import ModelRecord, SweepRecord, Tracker
 
@@ -68,7 +68,10 @@ class Recorder:
         if selection is not None:
             scores = json.loads((selection.path / "scores.json").read_text())["scores"]
             dev = {int(row["step"]): float(row["rouge_l"]) for row in scores}
-        pinch = next((cell.row.listed for cell in self.plan.cells if cell.model is model and cell.row.listed.kind == "pinch"), None)
+        pinch = next(
+            (cell.row.listed for cell in self.plan.cells if cell.model is model and cell.row.listed.kind == "pinch"),
+            None,
+        )
         record = ModelRecord(
             key=model.key,
             name=model.name,

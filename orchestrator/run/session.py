@@ -18,19 +18,22 @@ from rich.console import Console
 
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.run.records import Recorder
 from orchestrator.run.board import Board, State
 from orchestrator.run.progress import Progress
+from orchestrator.run.records import Recorder
 from orchestrator.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
-from trainables.errors import EnvironmentProblem
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run(
-    loaded: LoadedSweep, location: str, console: Console, address: str | None = None, retry_failed: bool = False
+    loaded: LoadedSweep,
+    location: str,
+    console: Console,
+    address: str | None = None,
+    retry_failed: bool = False,
 ) -> int:
     """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
 
@@ -107,7 +110,6 @@ def _work(
             template=plan.template,
             workers=placement.workers_per_lane,
             use_gpu=placement.gpus > 0,
-            gpus_per_worker=1 if placement.gpus else 0,
             cpus_per_worker=placement.cpus_per_worker,
             threads=placement.lane_threads,
             zero_stage=plan.sweep.runtime.zero_stage,
@@ -124,10 +126,9 @@ def _work(
         recorded = 0
         try:
             while board.unfinished():
-                if not tuning.running and board.unfinished("fine_tune") and _inputs_there(plan, board):
-                    if tuning.error is not None:
-                        raise EnvironmentProblem(f"Ray Tune stopped: {tuning.error}") from tuning.error
+                if not tuning.started and board.unfinished("fine_tune") and _inputs_there(plan, board):
                     tuning.start()
+                tuning.check()
                 evaluation.pump(0.5)
                 progress.inside(evaluation.progress())
                 progress.tick()

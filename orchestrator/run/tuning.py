@@ -15,6 +15,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board
 from orchestrator.run.jobs import Place, training_rows
-from trainables.errors import StepFailed, UserError
+from orchestrator.store import Corrupt
+from trainables.errors import EnvironmentProblem, StepFailed, UserError
 
 MIXTURE_FILE = "mixture.parquet"
 EXAMPLES_FILE = "examples.parquet"
+SILENCE = 1800.0
+"""Seconds a fine-tune may say nothing before its lane is given up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,6 @@ class LaneSettings:
     template: str
     workers: int
     use_gpu: bool
-    gpus_per_worker: float
     cpus_per_worker: float
     threads: int
     zero_stage: int | str
@@ -66,6 +69,10 @@ class FineTuneTrial(tune.Trainable):
         self._begun = False
 
     def step(self) -> dict[str, Any]:
+        """One report of the lane, or the end of the fine-tune; ``step`` is always there, Tune insists on its metric."""
+        return {"key": self._key, "step": 0, "done": False, **self._next()}
+
+    def _next(self) -> dict[str, Any]:
         from trainables.lane import LaneDied
 
         step = self._steps[self._key]
@@ -73,21 +80,22 @@ class FineTuneTrial(tune.Trainable):
         try:
             if not self._begun:
                 self._begin(step)
-            report = self._lane.next_report(timeout=5.0)
-            if report is None:
-                return {"key": self._key, "done": False}
-            if "facts" not in report:
-                return {"key": self._key, "done": False, **report}
+            message = self._lane.next_report(timeout=SILENCE)
+            if message is None:
+                raise LaneDied(f"no word from the lane for {SILENCE:.0f} s")
+            if message["kind"] == "report":
+                return message["report"]
             (self._out / EXAMPLES_FILE).unlink(missing_ok=True)
-            store.publish(step, self._out, report["facts"])
-            return {"key": self._key, "done": True, "published": True, **_numbers(report["facts"])}
+            store.publish(step, self._out, message["facts"])
+            return {"done": True, "published": True, "step": self._recipe.steps}
         except (StepFailed, UserError) as problem:
             self._tear_down()
             store.discard(self._out)
-            return {"key": self._key, "done": True, "failed": str(problem)}
-        except LaneDied as problem:
+            return {"done": True, "failed": str(problem)}
+        except (LaneDied, EnvironmentProblem, Corrupt, OSError) as problem:
             self._tear_down()
-            return {"key": self._key, "done": True, "lost": str(problem)}
+            store.discard(self._out)
+            return {"done": True, "lost": str(problem)}
 
     def _begin(self, step: Step) -> None:
         from trainables.finetune import FineTuneJob
@@ -102,8 +110,8 @@ class FineTuneTrial(tune.Trainable):
             self._lane = Lane(
                 workers=settings.workers,
                 use_gpu=settings.use_gpu,
-                cpus_per_worker=settings.cpus_per_worker,
-                gpus_per_worker=settings.gpus_per_worker,
+                resources={"CPU": settings.cpus_per_worker},
+                env={"OMP_NUM_THREADS": str(settings.threads)},
             )
             self._lane.start()
         job = FineTuneJob(
@@ -140,15 +148,36 @@ class FineTuneTrial(tune.Trainable):
         """Nothing, see above."""
 
 
-class ClaimingSearcher(Searcher):
-    """Asks the board for the next fine-tune whenever Tune has room for one."""
+_LIVE: weakref.WeakValueDictionary[int, ClaimingSearcher] = weakref.WeakValueDictionary()
 
-    def __init__(self, plan: Plan, board: Board, prepare: Callable[[Model], Path], report: Callable[[dict[str, Any]], None]) -> None:
+
+def _live(number: int) -> ClaimingSearcher:
+    return _LIVE[number]
+
+
+class ClaimingSearcher(Searcher):
+    """Asks the board for the next fine-tune whenever Tune has room for one.
+
+    Tune pickles what it is given into its own records; this object is its threads and locks, so a copy made in this
+    process is the object itself, and nowhere else is there one.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        prepare: Callable[[Model], Path],
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
         super().__init__(metric="step", mode="max")
         self._plan, self._board, self._prepare, self._report = plan, board, prepare, report
         self._models = {model.fine_tune.key: model for model in plan.models if model.fine_tune}
         self._baselines = plan.baseline_keys()
         self._trials: dict[str, Step] = {}
+        _LIVE[id(self)] = self
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return _live, (id(self),)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._board.stopping.is_set() or not self._board.unfinished():
@@ -206,9 +235,14 @@ class Tuning:
     def start(self) -> None:
         self._thread.start()
 
+    def check(self) -> None:
+        """Raises EnvironmentProblem when Tune ended by itself, which it never should while there is work."""
+        if self._thread.ident is not None and not self._thread.is_alive() and self.board.unfinished("fine_tune"):
+            raise EnvironmentProblem(f"Ray Tune stopped before the fine-tunes were done: {self.error}") from self.error
+
     @property
-    def running(self) -> bool:
-        return self._thread.is_alive()
+    def started(self) -> bool:
+        return self._thread.ident is not None
 
     def join(self, timeout: float) -> None:
         """Wait for Tune to end, then drop its scratch folder."""
@@ -265,6 +299,3 @@ class Tuning:
         pq.write_table(pa.table(table), out / MIXTURE_FILE)
         return out
 
-
-def _numbers(facts: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in facts.items() if isinstance(value, int | float)}

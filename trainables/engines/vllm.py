@@ -17,6 +17,7 @@ the batch or in which order, sampled or greedy; a test holds that for small mode
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,7 @@ class VllmEngine:
         settings = settings or EngineSettings()
         if method == "full":
             _refuse_tied(base)
-        _environment(settings)
+        set_environment(settings)
         from transformers import AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
@@ -175,7 +176,11 @@ class VllmEngine:
         return [scores[token].logprob for scores, token in zip(output.prompt_logprobs[1:], token_ids[1:], strict=True)]
 
     def _run(
-        self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any], on_progress: Progress | None, base: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        parameters: Sequence[Any],
+        on_progress: Progress | None,
+        base: bool = False,
     ) -> list[Any]:
         """Every request with the same adapter, or all without one: never mixed."""
         engine = self._llm.llm_engine
@@ -198,10 +203,8 @@ class VllmEngine:
         return outputs
 
 
-def _environment(settings: EngineSettings) -> None:
-    """What vLLM reads from the environment; the engine's process is the engine's."""
-    import sys
-
+def set_environment(settings: EngineSettings) -> None:
+    """What vLLM and OpenMP read from the environment when they are imported; the engine's process is the engine's."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in local folders
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -247,6 +250,7 @@ def _start(base: Path, method: str, max_model_len: int, max_rank: int, settings:
         max_num_seqs=settings.max_sequences,
         enable_prefix_caching=settings.prefix_caching,
         disable_log_stats=True,
+        use_tqdm_on_load=False,
         **options,
     )
 
