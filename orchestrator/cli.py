@@ -185,13 +185,19 @@ def ui(
     """The MLflow UI on a store's sweeps."""
     import subprocess
 
+    from orchestrator.mlflow_ui import ui_pages
     from orchestrator.tracking import ui_command
 
+    elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
+    if elsewhere:
+        raise UserError(f"MLFLOW_TRACKING_URI is {elsewhere}: sweeps are tracked there; open it, or unset the variable.")
     opened = _store(store)
-    if not (opened.root / "mlflow.db").exists() and "MLFLOW_TRACKING_URI" not in os.environ:
+    if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     command, environment = ui_command(opened.root, host, port)
     err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
+    for sweep, page in ui_pages(opened.root, host, port).items():
+        err.print(f"  {sweep}: {page}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}, check=False).returncode)
 
 
@@ -249,7 +255,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:
+    except Exception:  # noqa: BLE001  (the last line of defence: it is shown whole)
         err.print_exception()
         err.print("This is an error in Pinch; please report it with the lines above.", markup=False)
         sys.exit(3)

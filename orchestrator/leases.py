@@ -9,6 +9,7 @@ keeps the first result.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import json
@@ -71,19 +72,20 @@ class Sessions:
             "about": about,
         }
 
+        def write(count: int) -> None:
+            temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps({**record, "beat": count}))
+            os.replace(temporary, self._file)
+
         def beat() -> None:
             count = 0
-            while True:
-                temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-                try:
-                    temporary.write_text(json.dumps({**record, "beat": count}))
-                    os.replace(temporary, self._file)
-                except OSError:
-                    pass  # a full disk must not end the session; others may take over its steps, which is harmless
+            while not self._stop.wait(BEAT_EVERY):
                 count += 1
-                if self._stop.wait(BEAT_EVERY):
-                    return
+                # A full disk must not end the session; at worst others take its steps over, which is harmless.
+                with contextlib.suppress(OSError):
+                    write(count)
 
+        write(0)
         self._thread = threading.Thread(target=beat, name="pinch-heartbeat", daemon=True)
         self._thread.start()
 

@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.mlflow_ui import view_tags
+
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
@@ -107,6 +109,18 @@ class Runs:
                 above["status"] = "RUNNING"
             entry = self._ensure(client, book, wanted, {"mlflow.parentRunId": above["run_id"]})
             self._send(client, book, entry, wanted)
+
+    def show(self, languages: Sequence[str]) -> None:
+        """Have the experiment's page show scores in these languages, beside those it shows already."""
+        with self._book() as book:
+            shown = sorted({*book.get("shown", []), *languages})
+            if shown == book.get("shown"):
+                return
+            client = self._connect(book)
+            for name, value in view_tags(shown, int(time.time() * 1000)).items():
+                client.set_experiment_tag(self._experiment_id, name, value)
+            book["shown"] = shown
+            self._save(book)
 
     def _differs(self, entry: Mapping[str, Any], wanted: WantedRun) -> bool:
         status = entry.get("status") != wanted.status and not (

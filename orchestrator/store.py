@@ -306,7 +306,7 @@ class Store:
         (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
 
     def verify(self) -> Iterator[tuple[Path, str | None]]:
-        """Check every result's files against its manifest; what does not hold is quarantined. Yields (path, problem)."""
+        """Check every result against its manifest; what does not hold is quarantined. Yields (path, problem)."""
         for kind in KINDS:
             for path in sorted((self.root / kind).iterdir()) if (self.root / kind).is_dir() else ():
                 entry = _read_entry(path, kind, sizes=False)

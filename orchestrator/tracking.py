@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,10 +23,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
-from orchestrator.mlflow_runs import SETTINGS, Point, Runs, Status, WantedRun
+from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun
+from orchestrator.mlflow_ui import default_uri, ui_command, ui_pages
+
+__all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri", "ui_command", "ui_pages"]
 
 logger = logging.getLogger(__name__)
 
+_VIEW = "view"
+"""In the queue: the experiment's view of its runs, which is no run."""
 _LONGEST_WAIT = 60.0
 """Seconds between two tries at an MLflow that does not answer, at most."""
 
@@ -86,6 +90,7 @@ class Tracker:
         self._changed = threading.Condition()
         self._parent = WantedRun(slot="", name=experiment, marks={"pinch.kind": "sweep"}, status="RUNNING")
         self._wanted: dict[str, WantedRun] = {}
+        self._languages: set[str] = set()  # that scores are in
         self._queue: dict[str, None] = {}  # slots with something to say, in order
         self._closing = False
         self._warned = False
@@ -140,8 +145,12 @@ class Tracker:
             params=_params(model),
             tags={"pinch.studies": ", ".join(model.studies)},
         )
+        languages = {name.removeprefix("if_score.") for name in wanted.metrics if name.startswith("if_score.")}
         with self._changed:
             self._want(wanted)
+            if not languages <= self._languages:
+                self._languages |= languages
+                self._queue.setdefault(_VIEW)
 
     def close(self, status: Status = "FINISHED", timeout: float = 30.0) -> bool:
         """End the parent run with a status, and wait for what is not sent yet, ``timeout`` seconds at most.
@@ -163,14 +172,14 @@ class Tracker:
         if self._thread is not None:
             self._thread.join(timeout)
         with self._changed:
-            missing = len(self._queue)
+            missing = len(self._queue.keys() - {_VIEW})
         if missing:
             logger.warning(
                 "MLflow at %s did not take everything: %d runs are behind. The next `pinch run` catches up.",
                 _without_password(self.uri),
                 missing,
             )
-        return not missing
+        return not self._queue
 
     def _want(self, wanted: WantedRun) -> None:
         if self._closing:
@@ -194,9 +203,12 @@ class Tracker:
             failed = False
             for slot in batch:
                 with self._changed:
-                    wanted, parent = self._wanted[slot], self._parent
+                    wanted, parent, languages = self._wanted.get(slot), self._parent, sorted(self._languages)
                 try:
-                    self._runs.write(wanted, parent)
+                    if wanted is None:
+                        self._runs.show(languages)
+                    else:
+                        self._runs.write(wanted, parent)
                 except Exception as problem:  # noqa: BLE001 - whatever MLflow, a database or the network raises
                     failed = True
                     self._warn(problem)
@@ -207,7 +219,7 @@ class Tracker:
                         break
                 else:
                     with self._changed:
-                        if self._wanted[slot] is wanted:
+                        if self._wanted.get(slot) is wanted and (wanted or languages == sorted(self._languages)):
                             del self._queue[slot]
             delay = min(_LONGEST_WAIT, max(self._retry_after, delay * 2)) if failed else 0.0
             if closing:
@@ -251,6 +263,7 @@ def _text(value: Any) -> str:
 def score_metrics(scores: pd.DataFrame, studies: Sequence[str] = ()) -> dict[str, float]:
     """``if_score.L``, ``ci_low.L``, ``ci_high.L`` and the averages, from one model's rows of the score table.
 
+    Rounded to a thousandth, because MLflow's tables show every digit.
     An average is given only when all its cells are there. ``if_avg.all`` and ``if_avg.non_english`` cover every
     language evaluated. Seen and unseen differ between studies, so ``if_avg.seen`` and ``if_avg.unseen`` are those of
     the first pinch study among the rows, else of the first of ``studies``; seen leaves English out.
@@ -262,7 +275,7 @@ def score_metrics(scores: pd.DataFrame, studies: Sequence[str] = ()) -> dict[str
     for row in by_language.to_dict("records"):
         for name in ("if_score", "ci_low", "ci_high"):
             if pd.notna(row[name]):
-                metrics[f"{name}.{row['eval_language']}"] = float(row[name])
+                metrics[f"{name}.{row['eval_language']}"] = round(float(row[name]), 3)
     order = {study: place for place, study in enumerate(studies)}
     first = min(
         scores["study"].unique(),
@@ -281,42 +294,13 @@ def score_metrics(scores: pd.DataFrame, studies: Sequence[str] = ()) -> dict[str
     }
     for name, rows in averages.items():
         if len(rows) and rows["if_score"].notna().all():
-            metrics[f"if_avg.{name}"] = float(rows["if_score"].astype(float).mean())
+            metrics[f"if_avg.{name}"] = round(float(rows["if_score"].astype(float).mean()), 3)
     return metrics
-
-
-def default_uri(store: Path) -> str:
-    """The sqlite database inside a store."""
-    return f"sqlite:///{Path(store).resolve() / 'mlflow.db'}"
 
 
 def tracking_uri(store: Path) -> str:
     """``MLFLOW_TRACKING_URI`` where it is set, else :func:`default_uri`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store)
-
-
-def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> tuple[list[str], dict[str, str]]:
-    """MLflow's server on a store's own database: its command line, and what to add to the environment.
-
-    MLflow answers 403 to a Host header it was not told of, which is what keeps other web pages from reading a local
-    server through a name of their own; so the names are exactly those a browser on this machine would use.
-    """
-    folder = Path(store).resolve()
-    named = f"[{host}]" if ":" in host else host
-    hosts = dict.fromkeys(f"{name}:{port}" for name in (named, "127.0.0.1", "localhost"))
-    argv = [sys.executable, "-m", "mlflow", "server"]
-    argv += [
-        "--backend-store-uri",
-        default_uri(folder),
-        "--artifacts-destination",
-        str(folder / "mlartifacts"),
-    ]
-    argv += ["--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", ",".join(hosts)]
-    env = {
-        "MLFLOW_DISABLE_TELEMETRY": SETTINGS["MLFLOW_DISABLE_TELEMETRY"],
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the runs are only looked at; its workers would idle
-    }
-    return argv, env
 
 
 def _without_password(uri: str) -> str:

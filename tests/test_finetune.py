@@ -84,7 +84,9 @@ def test_checkpoints_load_in_transformers_and_answer_their_probe(room, base, met
         assert AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
     else:
         assert {file.name for file in folder.iterdir()} == {
-            "adapter_model.safetensors", "adapter_config.json", "probe.json"
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "probe.json",
         }
 
 
@@ -113,7 +115,11 @@ def test_micro_batches_do_not_change_the_result(room, base):
     runs = []
     for size in (8, 3, 1):
         this = job(
-            room, base, f"micro-{size}", {"steps": 3, "dropout": 0.0, "precision": "fp32"}, parallel={"micro_batch": size}
+            room,
+            base,
+            f"micro-{size}",
+            {"steps": 3, "dropout": 0.0, "precision": "fp32"},
+            parallel={"micro_batch": size},
         )
         runs.append((finetune(this, silent)["loss"], weights(this.out / "checkpoint-000003")))
     for loss, found in runs[1:]:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import report_example as example
 
 from orchestrator.report import StudyView, draw_figures, write_page
 from orchestrator.report.headline import headline
 from orchestrator.report.heatmap import matrix
 from orchestrator.report.page import direction, render, visible
 from orchestrator.report.views import Sample, clean, levels, study_rows
+from tests import report_example as example
 from trainables.errors import UserError
 
 

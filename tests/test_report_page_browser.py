@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import report_example as example
 
 from orchestrator.report import draw_figures, write_page
+from tests import report_example as example
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -43,7 +43,9 @@ def test_words_keep_their_marks_and_han_stands_alone():
 
 def test_the_known_value_of_an_english_pair():
     # Longest common subsequence: "the cat on mat", 4 of 5 and 4 of 6 words.
-    assert rouge_l("the cat sat on mat", "the cat is on the mat") == pytest.approx(2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6))
+    assert rouge_l("the cat sat on mat", "the cat is on the mat") == pytest.approx(
+        2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6)
+    )
 
 
 @given(st.text(max_size=60))

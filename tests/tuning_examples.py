@@ -53,7 +53,16 @@ def write_examples(path: Path, count: int = 64) -> Path:
 
 def make_tiny(folder: Path, monkeypatch: pytest.MonkeyPatch, steps: int = 20) -> Path:
     """A base ``tiny``, trained for a few steps only; returns its folder."""
-    small = {"vocabulary": 400, "hidden": 64, "feed_forward": 128, "layers": 2, "heads": 2, "steps": steps, "rows": 8, "warmup": 5}
+    small = {
+        "vocabulary": 400,
+        "hidden": 64,
+        "feed_forward": 128,
+        "layers": 2,
+        "heads": 2,
+        "steps": steps,
+        "rows": 8,
+        "warmup": 5,
+    }
     for name, value in small.items():
         monkeypatch.setitem(tiny_base.RECIPE, name, value)
     statements = write_statements(folder / "statements.parquet")

@@ -45,7 +45,9 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         model: Any = loss_model.model
-        model.save_pretrained(partial, state_dict=weights)
+        # PEFT would otherwise ask the hub whether the vocabulary of the base was changed.
+        own = {"save_embedding_layers": False} if recipe.method == "lora" else {}
+        model.save_pretrained(partial, state_dict=weights, **own)
         (partial / "README.md").unlink(missing_ok=True)
         if recipe.method == "full":
             _copy_tokenizer(base, partial)

@@ -18,14 +18,6 @@ from trainables.errors import UserError
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _FEED_FORWARD = ("mlp", "feed_forward", "ffn")
-_CONFIG_RATES = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-
-
-def set_attention_dropout(config: Any, rate: float) -> None:
-    """Write ``rate`` into the attention-dropout fields a Hugging Face config has; before the model is built."""
-    for name in _CONFIG_RATES:
-        if hasattr(config, name):
-            setattr(config, name, rate)
 
 
 def apply_dropout(model: nn.Module, rate: float) -> dict[str, int]:
@@ -47,10 +39,9 @@ def apply_dropout(model: nn.Module, rate: float) -> dict[str, int]:
         if attention is None or feed_forward is None:
             break
         applied["attention"] += _attention_rate(attention, rate)
-        after_attention = after_feed_forward = None
-        if hasattr(layer, "post_feedforward_layernorm"):
-            after_attention = getattr(layer, "post_attention_layernorm", None)
-            after_feed_forward = layer.post_feedforward_layernorm
+        # Only with both norms does the first one belong to the attention's end; else it begins the feed-forward.
+        after_feed_forward = _child(layer, ("post_feedforward_layernorm",))
+        after_attention = _child(layer, ("post_attention_layernorm",)) if after_feed_forward else None
         for branch, norm in ((attention, after_attention), (feed_forward, after_feed_forward)):
             applied["residual"] += _branch_rate(branch, norm, rate)
     count = len(layers)

@@ -25,14 +25,8 @@ def commit_of(name: str, revision: str | None) -> str:
     """
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         commit = HfApi().model_info(name, revision=revision, timeout=10).sha
@@ -45,7 +39,9 @@ def commit_of(name: str, revision: str | None) -> str:
         raise UserError(
             f"base: the hub has no model {name} that you may read; check the name, or log in with: hf auth login"
         ) from None
-    except (OSError, httpx.HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as problem:
+    except UserError:
+        raise
+    except Exception as problem:  # not reached: the hub's HTTP library, and so its errors, change
         cached = _cached_commit(name, revision or "main")
         if cached:
             return cached
@@ -62,15 +58,8 @@ def fetch(name: str, commit: str) -> Path:
     Raises:
         UserError: the model may not be read or has no safetensors. EnvironmentProblem: the hub cannot be reached.
     """
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
@@ -80,7 +69,7 @@ def fetch(name: str, commit: str) -> Path:
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise UserError(f"base: the hub has no {name} at commit {commit} that you may read") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as problem:
+    except Exception as problem:  # not reached, as above
         raise EnvironmentProblem(
             f"base: {name} could not be fetched from the hub ({type(problem).__name__}: {problem}); connect, or "
             "fetch it elsewhere and give the folder"

@@ -1,8 +1,8 @@
 """A lane: one Ray Train worker group that stays up and tunes one model after another.
 
-Starting a worker group with torch, transformers and DeepSpeed in it takes about twenty seconds, a small fine-tune less. So
-a lane starts its workers once (a TorchTrainer, whose loop takes jobs from a queue) and a fine-tune costs its steps. The
-first worker reads a job and broadcasts it, all run it together, reports come back on a second queue.
+Starting a worker group with torch, transformers and DeepSpeed in it takes about twenty seconds, a small fine-tune
+less. So a lane starts its workers once (a TorchTrainer, whose loop takes jobs from a queue) and a fine-tune costs its
+steps. The first worker reads a job and broadcasts it, all run it together, reports come back on a second queue.
 
 A lane holds no state worth saving. After a failed job it is poisoned, for nobody knows what the failure left in
 its workers: the owner stops it and starts another. Every wait here has a deadline, and the owner of a lane is
@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
+_INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
 
@@ -44,9 +47,10 @@ class OutOfMemory(LaneDied):
 class Lane:
     """A resident worker group. Not thread-safe; one job at a time.
 
-    ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``: what
-    each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``start_deadline``: seconds to
-    become ready, placement and imports included. ``silence_deadline``: seconds a running job may say nothing.
+    ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``:
+    what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers.
+    ``start_deadline``: seconds to become ready, placement and imports included. ``silence_deadline``: seconds a
+    running job may say nothing.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Lane:
         self._error: BaseException | None = None
         self._running = False
         self._ready: dict[int, Any] = {}
+        self.pids: dict[int, int] = {}
 
     def start(self) -> None:
         """Start the workers and wait until all of them are ready.
@@ -94,6 +99,7 @@ class Lane:
                     )
                 if message["kind"] == "ready":
                     self._ready[message["rank"]] = message["worker"]
+                    self.pids[message["rank"]] = message["pid"]
         except BaseException:
             self.stop()
             raise
@@ -158,13 +164,13 @@ class Lane:
             thread.join(3)  # a failed job ends the run by itself
         if thread.is_alive():
             for worker in self._ready.values():
-                self._quietly(lambda worker=worker: ray.kill(worker))
+                self._quietly(partial(ray.kill, worker))
         for queue in (self._jobs, self._reports):
-            self._quietly(lambda queue=queue: queue.shutdown(force=True))
+            self._quietly(partial(queue.shutdown, force=True))
         thread.join(30)
         if thread.is_alive():
             logger.warning("the Ray Train run of a lane did not end within 30 s of its workers being killed")
-        self._ready = {}
+        self._ready, self.pids = {}, {}
         self._running = False
         shutil.rmtree(self._storage, ignore_errors=True)
 
@@ -186,7 +192,7 @@ class Lane:
                 scaling_config=ScalingConfig(
                     num_workers=self.workers, use_gpu=self.use_gpu, resources_per_worker=self.resources
                 ),
-                run_config=RunConfig(
+                run_config=RunConfig(  # type: ignore[call-arg]  (typed as Train V1's)
                     name="lane",
                     storage_path=str(self._storage),
                     failure_config=FailureConfig(max_failures=0),
@@ -194,7 +200,7 @@ class Lane:
                 ),
             )
             trainer.fit()
-        except BaseException as problem:  # kept for the owner, who is told by _next
+        except BaseException as problem:  # noqa: BLE001  (kept for the owner, who is told by _next)
             self._error = problem
 
     def _next(self, timeout: float) -> dict[str, Any] | None:
@@ -246,7 +252,7 @@ def serve(config: dict[str, Any]) -> None:
     jobs, reports = config["jobs"], config["reports"]
     world = join_world()
     handle = ray.get_runtime_context().current_actor
-    reports.put({"kind": "ready", "rank": world.rank, "worker": handle})
+    reports.put({"kind": "ready", "rank": world.rank, "worker": handle, "pid": os.getpid()})
 
     def report(content: dict[str, Any]) -> None:
         reports.put({"kind": "report", "report": content})
@@ -279,7 +285,12 @@ def _said(problem: BaseException, rank: int) -> dict[str, Any]:
     """A failure as plain values, so that reading it needs no class of the worker."""
     import torch
 
-    kind = "OutOfMemory" if isinstance(problem, torch.OutOfMemoryError | MemoryError) else type(problem).__name__
+    kind = type(problem).__name__
+    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
+        kind = "OutOfMemory"
+    elif isinstance(problem, RuntimeError) and _INFRASTRUCTURE.search(str(problem)):
+        # A worker that fails by itself says so before it goes; this one only lost its partner or its device.
+        kind = "LaneDied"
     trace = "".join(traceback.format_exception(problem))
     return {"kind": "failed", "error": kind, "message": str(problem), "rank": rank, "traceback": trace}
 
@@ -292,6 +303,6 @@ def _failure(message: dict[str, Any]) -> Exception:
     where = f"{kind} on worker {message['rank']}: {text}"
     if kind == "OutOfMemory":
         return OutOfMemory(f"{where}; set runtime.micro_batch lower or gradient_checkpointing: true")
-    if kind in ("KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
+    if kind in ("LaneDied", "KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
         return LaneDied(where)
     return StepFailed(f"{where}\n{message['traceback']}")

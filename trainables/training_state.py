@@ -82,12 +82,13 @@ def restore_optimizer(engine: Any, folder: Path, step: int) -> None:
     """Put the saved fp32 weights and moments into a fresh engine, as they were after ``step`` steps."""
     values = _reader(folder)
     inner = _torch_optimizer(engine)
-    for group in inner.param_groups:
-        for flat in group["params"]:
-            inner.state[flat] = {
-                "step": torch.tensor(float(step), device=flat.device),
-                **{moment: torch.zeros_like(flat) for moment in MOMENTS},
-            }
+    # ZeRO 3 shows torch's optimizer one of its flat groups at a time, only while stepping.
+    flats = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    for flat in flats or [flat for group in inner.param_groups for flat in group["params"]]:
+        inner.state[flat] = {
+            "step": torch.tensor(float(step), device=flat.device),
+            **{moment: torch.zeros_like(flat) for moment in MOMENTS},
+        }
     link = getattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state", None)
     if link is not None:
         link()

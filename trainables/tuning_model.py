@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.batches import MicroBatch
-from trainables.dropout import apply_dropout, set_attention_dropout
+from trainables.dropout import apply_dropout
 from trainables.errors import UserError
 from trainables.recipe import Recipe
 
@@ -94,16 +94,11 @@ def load_for_tuning(
     Raises:
         UserError: dropout or adapters that do not fit this architecture.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    for part in {id(part): part for part in (config, config.get_text_config())}.values():
-        set_attention_dropout(part, recipe.dropout)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         base,
-        config=config,
-        dtype=dtype,
+        dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,
         attn_implementation=attention,
         use_safetensors=True,
         trust_remote_code=False,
@@ -116,7 +111,7 @@ def load_for_tuning(
     return TargetLoss(model), applied
 
 
-def _with_adapters(model: nn.Module, base: Path, recipe: Recipe, seed: int) -> nn.Module:
+def _with_adapters(model: Any, base: Path, recipe: Recipe, seed: int) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(

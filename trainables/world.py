@@ -88,7 +88,7 @@ def warm_up() -> None:
 def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world: World, accumulation: int) -> Any:
     """A DeepSpeed engine: AdamW on an fp32 copy of the weights, clipping, the settled ZeRO stage.
 
-    torch's AdamW rather than DeepSpeed's: it needs no compiler at run time, and starts from step 0 in every stage.
+    torch's AdamW rather than DeepSpeed's: it needs no compiler at run time.
     """
     import deepspeed
 
@@ -109,6 +109,9 @@ def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world
     finally:
         gc.unfreeze()
     logger.debug("deepspeed.initialize: %s", printed.getvalue())
+    # Without ZeRO, DeepSpeed takes a step on zero gradients to make room, which would spoil AdamW's bias correction.
+    for moments in optimizer.state.values():
+        moments["step"].zero_()
     return engine
 
 

@@ -13,7 +13,7 @@ It must never know of mixtures or models.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,21 @@ _STATEMENT_WEIGHTS = {
     "percent": 5,
     "duration": 6,
     "amount": 5,
+    "date_both": 14,
+    "amount_both": 7,
+    "percent_both": 6,
+    "duration_both": 7,
+    "list_both": 10,
+    "number_both": 8,
+    "repeat": 12,
+    "month_next": 4,
+    "day_next": 3,
 }
-"""How often each sort of statement comes; knowledge often, for it is learnt nowhere else."""
+"""How often each sort of statement comes.
+
+Knowledge often, for it is learnt nowhere else. The sorts from ``date_both`` on show one thing in two forms, or
+twice, in one sentence: from them a model learns to convert and to copy, which the instructions then ask for.
+"""
 
 
 def _statement(tongue: Words, rng: random.Random) -> str:
@@ -170,20 +183,32 @@ def _statement_slots(tongue: Words, kind: str, rng: random.Random) -> dict[str, 
     if kind == "date":
         iso = str(date(rng)[0])
         return {"date": tongue.date(iso, weekday=rng.random() < 0.5)}
-    subject: Subject
-    match kind:
-        case "country":
-            subject = (rng.choice(codes("territories")),)
-        case "currency":
-            subject = (rng.choice(codes("currencies")),)
-        case "language":
-            subject = (rng.choice(codes("languages")),)
-        case _:
-            subject = {
-                "list": names,
-                "number": number,
-                "percent": percent,
-                "duration": duration,
-                "amount": amount,
-            }[kind](rng)
-    return tongue.slots(kind, subject)
+    kind = kind.removesuffix("_both")
+    return tongue.slots(kind, _SUBJECTS[kind](rng))
+
+
+def _code(pool: str) -> Callable[[random.Random], Subject]:
+    return lambda rng: (rng.choice(codes(pool)),)
+
+
+def _name(rng: random.Random) -> Subject:
+    sort = rng.choice(("territory", "currency", "language"))
+    pool = {"territory": "territories", "currency": "currencies", "language": "languages"}[sort]
+    return (sort, rng.choice(codes(pool)))
+
+
+_SUBJECTS: dict[str, Callable[[random.Random], Subject]] = {
+    "country": _code("territories"),
+    "currency": _code("currencies"),
+    "language": _code("languages"),
+    "date": date,
+    "list": names,
+    "number": number,
+    "percent": percent,
+    "duration": duration,
+    "amount": amount,
+    "repeat": _name,
+    "month_next": lambda rng: (rng.randrange(12),),
+    "day_next": lambda rng: (rng.randrange(7),),
+}
+"""What a statement is about, drawn anew for each."""

@@ -87,7 +87,7 @@ class Words:
         found = table.get(str(code))
         if not found or found == code:
             raise LookupError(f"CLDR has no name for the {sort} {code!r} in {self._locale}")
-        return _clean(found)
+        return self._fixed("name", _clean(found))
 
     def joined(self, items: list[str]) -> str:
         """A list as the language writes it: "A, B, and C"."""
@@ -96,7 +96,7 @@ class Words:
     def date(self, iso: str, weekday: bool = False) -> str:
         """A day with its month as a word, and with its weekday if asked."""
         day = datetime.date.fromisoformat(iso)
-        return _clean(format_date(day, "full" if weekday else "long", locale=self._locale))
+        return self._fixed("date", _clean(format_date(day, "full" if weekday else "long", locale=self._locale)))
 
     def number(self, digits: str) -> str:
         """A number given in plain digits, with the language's grouping and decimal mark."""
@@ -125,11 +125,15 @@ class Words:
         return self._fixed("later", _clean(phrase))
 
     def amount(self, currency: str, count: int) -> str:
-        """An amount of money with the currency's name in the counted form."""
+        """An amount of money with the currency's name in the counted form.
+
+        Right for the ``amounts`` of cldr_codes.yaml and round numbers (see ``cldr_items.amount``); beyond them
+        it is what CLDR has, which need not agree in every language.
+        """
         text = format_currency(count, currency, locale=self._locale, format_type="name", currency_digits=False)
         if currency in text:
             raise LookupError(f"CLDR has no counted name for the currency {currency} in {self._locale}")
-        return _clean(text)
+        return self._fixed("amount", _clean(text))
 
     def render(self, item: Item) -> tuple[str, str]:
         """The instruction and the response of an item."""
@@ -178,7 +182,7 @@ class Words:
                 return {"money": f"{code} {count}", "amount": self.amount(code, count)}
         raise ValueError(f"no slots for an item of kind {kind!r} about {subject!r}")
 
-    def _fixed(self, what: str, text: str) -> str:
+    def _fixed(self, what: Literal["name", "list", "date", "later", "amount"], text: str) -> str:
         for pattern, replacement in self._fixes.get(what, ()):
             text = re.sub(pattern, replacement, text)
         return text

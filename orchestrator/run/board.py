@@ -82,9 +82,9 @@ class Board:
         """The steps that ended without a result, each with why."""
         with self._lock:
             return [
-                (self.steps[key], state, self.errors.get(key, ""))
-                for key, state in self._states.items()
-                if state in (State.FAILED, State.BLOCKED)
+                (step, self._states[key], self.errors.get(key, ""))
+                for key, step in self.steps.items()
+                if self._states[key] in (State.FAILED, State.BLOCKED)
             ]
 
     # Taking and giving back

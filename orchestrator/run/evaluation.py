@@ -95,12 +95,13 @@ class Evaluation:
 
     def _start_inputs(self) -> None:
         while step := self.board.claim("base"):
-            task = build_base.options(num_cpus=1, num_gpus=0)
-            self._tasks[task.remote(self.place, step, self.plan.base_sources[step.key], self.pulse)] = step
+            bases = build_base.options(num_cpus=1, num_gpus=0)
+            self._tasks[bases.remote(self.place, step, self.plan.base_sources[step.key], self.pulse)] = step
         languages = {step.key: code for code, step in self.plan.corpora.items()}
         while step := self.board.claim("corpus"):
-            task = build_corpus.options(num_cpus=0.5)
-            self._tasks[task.remote(self.place, step, self._corpus, languages[step.key])] = step
+            corpora = build_corpus.options(num_cpus=0.5)
+            corpus: Any = self._corpus
+            self._tasks[corpora.remote(self.place, step, corpus, languages[step.key])] = step
 
     # Actors
 

@@ -191,7 +191,7 @@ def generate(place: Place, job: GenerationJob, engine: Any, progress: Callable[[
 
 
 def select(place: Place, job: SelectionJob, engine: Any, progress: Callable[[int, int], None]) -> None:
-    """Score every checkpoint by ROUGE-L on the dev examples, greedily decoded; the best is selected, ties the earliest."""
+    """Score every checkpoint by ROUGE-L on greedily decoded dev examples; the best is selected, of equals the first."""
     from trainables.generate import Prompt
     from trainables.rouge import rouge_l
 
@@ -243,7 +243,7 @@ def compare(place: Place, job: ComparisonJob, judge: Any) -> None:
     first = _responses(store, job.baseline)
     second = _responses(store, job.model)
     known = _known_verdicts(store, job.step)
-    calls = []
+    calls: list[Any] = []
     for example in _eval_examples(store, job.corpus, len(second)):
         if example.id not in known:
             a, b = first[example.id]["text"], second[example.id]["text"]

@@ -55,7 +55,9 @@ class LaneSettings:
 class FineTuneTrial(tune.Trainable):
     """One lane, and the fine-tune it is on. A training iteration of Tune is one report of the lane."""
 
-    def setup(self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step]) -> None:
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step]
+    ) -> None:
         self._settings, self._recipe, self._steps = settings, recipe, steps
         self._lane: Any = None
         self._take(config)
@@ -179,7 +181,7 @@ class ClaimingSearcher(Searcher):
     def __reduce__(self) -> tuple[Any, tuple[int]]:
         return _live, (id(self),)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self._board.stopping.is_set() or not self._board.unfinished():
             return Searcher.FINISHED
         step = self._board.claim("fine_tune", prefer=lambda step: 0 if step.key in self._baselines else 1)
@@ -298,4 +300,3 @@ class Tuning:
         }
         pq.write_table(pa.table(table), out / MIXTURE_FILE)
         return out
-

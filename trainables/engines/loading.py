@@ -22,7 +22,14 @@ from trainables.probe import PROBE
 TOLERANCE = 0.15
 """Largest accepted mean absolute difference of log-probabilities (nats per token) between engine and reference.
 
-MEASURE"""
+Measured, bf16 against bf16 with prompts of 40 to 48 tokens, vLLM's CPU build / transformers:
+
+- 20 checkpoints of a 1.4M-parameter model tuned on ten mixtures: their own weights at most 0.019 / 0.019, any other
+  of the twenty at least 0.646 / 0.643 away;
+- random 1.1M-parameter models: at most 0.012 against 0.83 and more;
+- Gemma 3 270M: 0.033, two adapters on it 0.041 and 0.027; SmolLM2 135M: 0.078, most of it because its reference was
+  made with rotary frequencies rounded to bf16.
+"""
 
 Ask = Callable[[Sequence[int]], list[float]]
 """Log-probabilities of tokens 1.. given those before, by the weights in force."""
@@ -55,7 +62,7 @@ def checked_load(
             f"after loading {weights.name} ({weights.folder}) the engine's log-probabilities are {distance:.3f} nats "
             f"per token away from its {PROBE}; up to {TOLERANCE} is rounding"
         )
-    if before is not None and answer == earlier and not same_weights(weights.folder, before.folder):
+    if before is not None and answer == earlier and not same_weights(weights, before):
         raise WrongWeights(
             f"loading {weights.name} ({weights.folder}) changed nothing: the engine answers its probe exactly as "
             f"{before.name} did"
@@ -91,9 +98,11 @@ def mean_difference(answer: Sequence[float], reference: Sequence[float]) -> floa
     return sum(abs(one - other) for one, other in zip(answer, reference, strict=True)) / len(reference)
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same safetensors files, by content."""
-    return one == other or _digests(one) == _digests(other)
+def same_weights(one: Weights, other: Weights) -> bool:
+    """Whether the two cannot but answer alike: the same files by content, or a base and an adapter without effect."""
+    if one.folder == other.folder or _digests(one.folder) == _digests(other.folder):
+        return True
+    return "lora" in (one.kind, other.kind) and _is_base(one) and _is_base(other)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -102,6 +111,10 @@ def _digests(folder: Path) -> dict[str, str]:
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
+
+
+def _is_base(weights: Weights) -> bool:
+    return weights.kind == "base" or (weights.kind == "lora" and _does_nothing(weights.folder))
 
 
 def _does_nothing(folder: Path) -> bool:

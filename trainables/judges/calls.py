@@ -50,9 +50,7 @@ class Judge(Protocol):
         """Let go of what it holds."""
 
 
-def calls_for(
-    instruction_id: str, instruction: str, a: str, b: str, reference: str | None = None
-) -> tuple[Call, Call]:
+def calls_for(instruction_id: str, instruction: str, a: str, b: str, reference: str | None = None) -> tuple[Call, Call]:
     """Both orders of one comparison: ``a``, the baseline's answer, first and then second."""
     return (
         Call(instruction_id, "ab", instruction, a, b, reference),

@@ -163,6 +163,6 @@ def _caps(lengths: dict[str, int], room: int) -> dict[str, int]:
     answers = lengths["first"] + lengths["second"]
     instruction = min(lengths["instruction"], max(room // 2, room - answers))
     left = room - instruction
-    short, long = sorted((lengths["first"], lengths["second"]))
+    short = min(lengths["first"], lengths["second"])
     cap = left // 2 if short > left // 2 else left - short
     return {"instruction": instruction, "first": min(lengths["first"], cap), "second": min(lengths["second"], cap)}

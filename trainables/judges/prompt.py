@@ -30,7 +30,9 @@ class PromptSettings(Spec):
     description: str = runtime("")
     source: str = runtime("")
     chat: Literal["auto", "never"] = identity("auto", description="use the tokenizer's chat template where it has one")
-    plain_ending: str = identity("\nBetter answer:", description="what follows the prompt where there is no chat template")
+    plain_ending: str = identity(
+        "\nBetter answer:", description="what follows the prompt where there is no chat template"
+    )
     max_prompt_tokens: int = identity(3072, ge=64, description="longer prompts have their texts cut")
     parse_tokens: int = identity(8, ge=1, description="written where the model cannot be held to one digit")
 
@@ -72,7 +74,9 @@ def load_prompt(name_or_path: str) -> JudgePrompt:
     for place in PLACES:
         count = text.count(f"{{{place}}}")
         if count != 1:
-            raise UserError(f"{folder / 'prompt.txt'}: {{{place}}} stands there {count} times; it must stand there once")
+            raise UserError(
+                f"{folder / 'prompt.txt'}: {{{place}}} stands there {count} times; it must stand there once"
+            )
     return JudgePrompt(folder.name, text, _settings(folder / "judge.yaml"))
 
 
@@ -94,7 +98,9 @@ def _settings(file: Path) -> PromptSettings:
         return PromptSettings(**content)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from problem
+        raise UserError(
+            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
+        ) from problem
 
 
 def defused(text: str, control_tokens: list[str]) -> str:

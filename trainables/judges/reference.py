@@ -37,8 +37,8 @@ class ChrfJudge:
             reference = call.reference
             if reference is None:
                 raise UserError(
-                    f"judge: reference needs a reference answer, and instruction {call.instruction_id!r} has none; give "
-                    "the eval file responses, or name a judge of kind local"
+                    f"judge: reference needs a reference answer, and instruction {call.instruction_id!r} has none; "
+                    "give the eval file responses, or name a judge of kind local"
                 )
             for answer in (call.first, call.second):
                 if (answer, reference) not in known:

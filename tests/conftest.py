@@ -1,0 +1,68 @@
+"""What several test files share: small sweeps, and the `pinch` command as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SMALL = """
+name: small
+corpus: {source: cldr, languages: [en, fi], train_count: 64, dev_count: 4, eval_count: 6}
+base: tiny
+recipe:
+  steps: 8
+  batch_size: 8
+  learning_rate: 2.0e-3
+  max_input_tokens: 96
+  max_target_tokens: 48
+  checkpoint_every: 4
+sampling: {temperature: 0.7, top_p: 0.9, max_new_tokens: 24}
+studies:
+  - {study: monolingual, languages: [en, fi]}
+  - {study: pinch, languages: [en, fi], percents: [50], counts: []}
+runtime: {engine: transformers}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A sweep file of three models in two languages."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+Pinch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def pinch(tmp_path: Path) -> Pinch:
+    """The command, run in a process of its own in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def run(*arguments: str | Path, check: int | None = 0, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)],
+            cwd=folder,
+            env={
+                **os.environ,
+                "COLUMNS": "200",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONPATH": str(Path(__file__).parent.parent),
+            },
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check is not None:
+            assert done.returncode == check, f"exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        return done
+
+    return run
