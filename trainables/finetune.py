@@ -35,7 +35,7 @@ from trainables.probe import probe_tokens
 from trainables.recipe import Recipe
 from trainables.spec import Spec, identity, runtime
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
-from trainables.world import World, gradient_norm, join_world, start_engine, stop_engine
+from trainables.world import World, gradient_norm, join_world, memory_of_its_own, start_engine
 
 RESULT_VERSION = 1
 """Raised when the same mixture, base, recipe and seed give other weights.
@@ -75,41 +75,46 @@ def finetune(job: FineTuneJob, report: Callable[[dict[str, Any]], None]) -> dict
     """
     started = time.monotonic()
     world = join_world()
-    with _threads(job.parallel.threads):
-        tokenizer = load_tokenizer(job.base)
-        ids, examples = read_examples(job, tokenizer)
-        settled, attention = _settle(job, world, examples)
-        model, dropout = load_for_tuning(job.base, job.recipe, job.seed, attention, settled.gradient_checkpointing)
-        found = state.newest_state(job.out) if job.resume else None
+    with memory_of_its_own(), _threads(job.parallel.threads):
+        facts = _finetune(job, world, report)
+    return facts | {"seconds": time.monotonic() - started}
+
+
+def _finetune(job: FineTuneJob, world: World, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    started = time.monotonic()
+    tokenizer = load_tokenizer(job.base)
+    ids, examples = read_examples(job, tokenizer)
+    settled, attention = _settle(job, world, examples)
+    model, dropout = load_for_tuning(job.base, job.recipe, job.seed, attention, settled.gradient_checkpointing)
+    found = state.newest_state(job.out) if job.resume else None
+    if found is not None:
+        state.load_weights(model, found)
+    accumulation = -(-job.recipe.batch_size // (world.size * settled.micro_batch))
+    engine = start_engine(model, job.recipe, settled, world, accumulation)
+    try:
+        run = _Run(job, world, engine, ids, examples, tokenizer, settled, report)
         if found is not None:
-            state.load_weights(model, found)
-        accumulation = -(-job.recipe.batch_size // (world.size * settled.micro_batch))
-        engine = start_engine(model, job.recipe, settled, world, accumulation)
-        try:
-            run = _Run(job, world, engine, ids, examples, tokenizer, settled, report)
-            if found is not None:
-                run.restore(found)
-            elif world.first:
-                job.out.mkdir(parents=True, exist_ok=True)
-                state.remove_states(job.out)
-            prepared = time.monotonic() - started
-            run.train()
-            facts = run.facts()
-        finally:
-            stop_engine(engine)
-        if world.first:
+            run.restore(found)
+        elif world.first:
+            job.out.mkdir(parents=True, exist_ok=True)
             state.remove_states(job.out)
-        return facts | {
-            "examples": len(examples),
-            "dropout": dropout,
-            "workers": world.size,
-            "zero_stage": settled.zero_stage,
-            "micro_batch": settled.micro_batch,
-            "gradient_checkpointing": settled.gradient_checkpointing,
-            "device": str(world.device.type),
-            "seconds_before_first_step": prepared,
-            "seconds": time.monotonic() - started,
-        }
+        prepared = time.monotonic() - started
+        run.train()
+        facts = run.facts()
+    finally:
+        engine.destroy()
+    if world.first:
+        state.remove_states(job.out)
+    return facts | {
+        "examples": len(examples),
+        "dropout": dropout,
+        "workers": world.size,
+        "zero_stage": settled.zero_stage,
+        "micro_batch": settled.micro_batch,
+        "gradient_checkpointing": settled.gradient_checkpointing,
+        "device": str(world.device.type),
+        "seconds_before_first_step": prepared,
+    }
 
 
 def read_examples(job: FineTuneJob, tokenizer: Any) -> tuple[list[str], list[Example]]:
@@ -212,14 +217,15 @@ class _Run:
         parts = micro_batches(batch, self.settled.micro_batch, self.pad, self.world.rank, self.world.size)
         # DeepSpeed averages over workers and micro-batches; this undoes it, so that the sum over the batch remains.
         scale = self.world.size * len(parts) / targets
-        total = 0.0
+        total = torch.zeros((), device=self.world.device)
         for part in parts:
             summed = self.engine(**tensors(part, self.world.device))
             empty = not part.targets.any()
             self.engine.backward(summed * (0.0 if empty else scale))
             self.engine.step()
-            total += 0.0 if empty else float(summed.detach())
-        return self.world.sum(total)[0] / targets
+            if not empty:
+                total += summed.detach()
+        return self.world.sum(float(total))[0] / targets
 
     def _check(self, step: int, loss: float) -> None:
         norm = gradient_norm(self.engine)

@@ -184,6 +184,9 @@ class Lane:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        # Without a GPU of its own a worker must not see one, or DeepSpeed would take it.
+        env = self.env if self.use_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **self.env}
+        settings: dict[str, Any] = {"worker_runtime_env": {"env_vars": env}} if env else {}
         try:
             trainer = TorchTrainer(
                 serve,
@@ -192,11 +195,11 @@ class Lane:
                 scaling_config=ScalingConfig(
                     num_workers=self.workers, use_gpu=self.use_gpu, resources_per_worker=self.resources
                 ),
-                run_config=RunConfig(  # type: ignore[call-arg]  (typed as Train V1's)
+                run_config=RunConfig(
                     name="lane",
                     storage_path=str(self._storage),
                     failure_config=FailureConfig(max_failures=0),
-                    worker_runtime_env={"env_vars": self.env} if self.env else None,
+                    **settings,
                 ),
             )
             trainer.fit()

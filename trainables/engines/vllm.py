@@ -16,10 +16,10 @@ the batch, in another order, sampled or greedy, all of several hundred were the 
 3 of 4 did): matrix products with one row take another path, and its rounding differs. So from there on, and on a GPU,
 only the same list of prompts in the same engine is promised to give the same texts.
 
-Measured on two cores, one thread, nothing else running: start 11 s for a 1M-parameter model, of which 8 s are imports,
-3 s vLLM's own start, 0.03 s the first probe; 3,500 tokens/s; a swap with both probes 0.04 s; 1.0 GB of memory. On a
-busy machine all of it doubles. SmolLM2 135M: start 12 s, 156 tokens/s, swap 1.2 s, 2.5 GB; Gemma 3 270M with
-adapters: 19 s, 44 tokens/s without and 33 with one, an adapter 1 to 1.5 s, 3.9 GB (1 GiB of each is the cache).
+Measured on a shared two-core machine, one thread: start 11 s for a 1M-parameter model, of which 8 s are imports, 3 s
+vLLM's own start, 0.03 s the first probe; 3,500 tokens/s; a swap with its probes 0.04 s; 1.0 GB of memory. Where others
+compute, all of it doubles. Gemma 3 270M with adapters: 19 s, 44 tokens/s without an adapter and 33 with one, an adapter
+1 to 1.5 s, 3.9 GB. SmolLM2 135M, two threads: 12 s, 156 tokens/s, a swap 1.2 s, 2.5 GB. (1 GiB of these is the cache.)
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class VllmEngine:
         try:
             self._llm = _start(base, method, max_model_len, max_rank, settings)
         except Exception as problem:
+            said = " ".join(str(problem).split())[:500]
             raise EnvironmentProblem(
-                f"vLLM could not start on {base}: {' '.join(str(problem).split())[:500]}. Set runtime.engine: transformers to do without it"
+                f"vLLM could not start on {base}: {said}. Set runtime.engine: transformers to do without it"
             ) from problem
         self.load(Weights(name=base.name, kind="base", folder=base))
 
@@ -201,13 +202,17 @@ class VllmEngine:
             engine.add_request(request, {"prompt_token_ids": list(ids)}, wanted, lora_request=adapter)
         outputs: list[Any] = [None] * len(places)
         done = 0
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if output.finished:
-                    outputs[places[output.request_id]] = output
-                    done += 1
-                    if on_progress:
-                        on_progress(done, len(outputs))
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        outputs[places[output.request_id]] = output
+                        done += 1
+                        if on_progress:
+                            on_progress(done, len(outputs))
+        except BaseException:
+            engine.abort_request(list(places))  # or the next call would be given this one's answers
+            raise
         return outputs
 
 
