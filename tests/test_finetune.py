@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.tuning_examples import job, make_tiny, write_examples
 from trainables import training_state
@@ -18,8 +18,10 @@ from trainables.batches import micro_batches, template_text
 from trainables.dropout import apply_dropout, decoder_layers
 from trainables.errors import StepFailed, UserError
 from trainables.finetune import finetune, read_examples
+from trainables.parallel import Parallel, Settled, settle
 from trainables.recipe import Recipe
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
+from trainables.world import join_world, start_engine
 
 
 class Interrupted(Exception):
@@ -282,6 +284,22 @@ def test_the_loss_is_that_of_the_targets_alone(room, base):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_positions_are_as_precise_in_training_as_in_generation(base, stage):
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    expected = [buffer for name, buffer in loaded.named_buffers() if name.endswith("inv_freq")]
+    recipe = Recipe(batch_size=4)
+    model, _ = load_for_tuning(base, recipe, 0, "eager", False)
+    engine = start_engine(model, recipe, Settled(stage, 4, False, False), join_world(), 1)
+    try:
+        found = [buffer for name, buffer in engine.module.named_buffers() if name.endswith("inv_freq")]
+        assert expected
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+        assert next(engine.module.parameters()).dtype == torch.bfloat16
+    finally:
+        engine.destroy()
+
+
 def test_gradient_checkpointing_changes_memory_and_not_the_result(room, base):
     found = []
     for on in (False, True):
@@ -295,3 +313,27 @@ def test_gradient_checkpointing_changes_memory_and_not_the_result(room, base):
 
 def test_the_template_of_a_job_is_its_text(room, base):
     assert template_text(job(room, base, "unused").template, load_tokenizer(base)).prompt("Hi").startswith("Q: Hi")
+
+
+def test_memory_decides_what_is_left_to_auto(base, monkeypatch):
+    config = AutoConfig.from_pretrained(base)
+    config.hidden_size, config.num_hidden_layers, config.vocab_size = 4096, 32, 128_000  # 7.5 billion parameters
+    full, lora = Recipe(batch_size=128), Recipe(batch_size=128, method="lora")
+
+    def chosen(gigabytes: float, recipe: Recipe, workers: int) -> Settled:
+        monkeypatch.setattr("trainables.parallel._device_memory", lambda: gigabytes * 1e9)
+        return settle(Parallel(), recipe, config, workers, 1536)
+
+    assert chosen(1000, full, 1).zero_stage == 1
+    assert chosen(100, full, 4).zero_stage == 2
+    assert chosen(40, full, 8).zero_stage == 3
+    assert chosen(80, lora, 1).zero_stage == 1
+    assert chosen(24, lora, 1).gradient_checkpointing
+    assert not chosen(1000, full, 1).gradient_checkpointing
+    assert 1 <= chosen(24, lora, 4).micro_batch <= 32
+
+
+def test_what_the_user_settles_is_left_alone(base):
+    config = AutoConfig.from_pretrained(base)
+    parallel = Parallel(zero_stage=3, micro_batch=5, gradient_checkpointing=False)
+    assert settle(parallel, Recipe(), config, 2, 100) == Settled(3, 5, False, False)

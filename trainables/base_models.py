@@ -155,13 +155,13 @@ def write_base(model: Any, tokenizer: Any, out: Path) -> dict[str, Any]:
         raise UserError("base: its tokenizer has no eos_token, so no response could end; set one in its configuration")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = model.to(torch.bfloat16).eval()
+    to_bf16(model)
     untie(model)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     ids = probe_tokens([prompt_ids(tokenizer, PROBE_TEXT)])
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        logits = model.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     write_probe(out, ids, log_probabilities(logits, ids), "bf16")
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -169,6 +169,15 @@ def write_base(model: Any, tokenizer: Any, out: Path) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "chat_template": bool(getattr(tokenizer, "chat_template", None)),
     }
+
+
+def to_bf16(model: Any) -> None:
+    """Cast the parameters alone: rotary frequencies and other buffers stay as precise as a loader makes them."""
+    import torch
+
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    model.config.dtype = torch.bfloat16
 
 
 def untie(model: Any) -> None:

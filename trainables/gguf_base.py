@@ -56,7 +56,7 @@ def package_file(name: str, scratch: Path) -> Path:
 
 
 def load_gguf(path: Path) -> tuple[Any, Any]:
-    """A GGUF file as ``(model in bf16, tokenizer that adds BOS)``.
+    """A GGUF file as ``(model, tokenizer that adds BOS)``.
 
     Raises:
         UserError: a file transformers cannot read as a causal language model.
@@ -88,7 +88,7 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
     if tokenizer.bos_token_id is None and model.config.get_text_config().bos_token_id is not None:
         tokenizer.bos_token = tokenizer.convert_ids_to_tokens(model.config.get_text_config().bos_token_id)
     add_bos(tokenizer)
-    return model.to(torch.bfloat16), tokenizer
+    return model, tokenizer
 
 
 def add_bos(tokenizer: Any) -> None:

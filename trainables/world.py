@@ -106,9 +106,13 @@ def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world
         fused=True if settled.zero_stage else None,
     )
     config = _config(recipe, settled, world, accumulation)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # DeepSpeed prints memory statistics, which nobody asked for.
     with redirect_stdout(io.StringIO()) as printed:
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    # It also casts buffers to bf16, and rotary frequencies in bf16 turn far positions into others than generation sees.
+    for name, buffer in model.named_buffers():
+        buffer.data = buffers[name].to(buffer.device)
     logger.debug("deepspeed.initialize: %s", printed.getvalue())
     # Without ZeRO, DeepSpeed takes a step on zero gradients to make room, which would spoil AdamW's bias correction.
     for moments in optimizer.state.values():

@@ -12,23 +12,23 @@ from typing import Any
 STATEMENTS = 48_000
 SEED = 0
 SHARES: dict[str, float] = {
-    "en": 30.0,
-    "ru": 8.0,
+    "en": 16.0,
+    "ru": 10.0,
     "es": 8.0,
-    "zh": 6.0,
+    "fi": 7.0,
+    "zh": 7.0,
     "it": 6.0,
-    "pl": 5.0,
-    "cs": 5.0,
-    "fi": 5.0,
-    "ar": 4.0,
-    "he": 4.0,
-    "sr": 3.5,
-    "hr": 3.5,
-    "sk": 3.0,
-    "et": 3.0,
-    "hi": 2.0,
+    "ar": 6.0,
+    "cs": 6.0,
+    "he": 6.0,
+    "hi": 5.0,
+    "et": 5.0,
+    "sw": 4.0,
+    "pl": 4.0,
+    "sr": 3.0,
+    "hr": 3.0,
+    "sk": 2.0,
     "sl": 2.0,
-    "sw": 2.0,
 }
 """Percent of the statements in each language; uneven, as real pre-training data is."""
 
