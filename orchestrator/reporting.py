@@ -129,9 +129,7 @@ def _samples(plan: Plan, store: Store) -> list[Sample]:
 def _sample(plan: Plan, store: Store, cell: ScoreCell, language: str, position: int) -> Sample | None:
     assert cell.comparison is not None
     first, second = cell.comparison.needs[:2]
-    entries = [
-        store.find(step.kind, step.key) for step in (cell.comparison, first, second, plan.corpora[language])
-    ]
+    entries = [store.find(step.kind, step.key) for step in (cell.comparison, first, second, plan.corpora[language])]
     if any(entry is None for entry in entries):
         return None
     verdicts_at, first_at, second_at, corpus_at = (entry.path for entry in entries if entry is not None)

@@ -27,12 +27,12 @@ ROOT = Path(__file__).parent.parent
 class Session:
     """`pinch run` as a process of its own, with everything it started."""
 
-    def __init__(self, sweep: Path, store: Path, *arguments: str) -> None:
+    def __init__(self, sweep: Path, store: Path, *arguments: str, path: Path | None = None) -> None:
         self.log = store.parent / f"{store.name}-{time.monotonic_ns()}.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", "run", str(sweep), "--store", str(store), *arguments],
             cwd=store.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))), "COLUMNS": "200"},
             stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -121,11 +121,21 @@ def complete(store: Path, sweep: Path, pinch: Pinch) -> None:
     assert "0 did not" in pinch("verify", "--store", store).stderr
 
 
-def _publishing(store: Path) -> Callable[[], bool]:
-    def caught() -> bool:
-        return any((store / "attempts").glob("*/manifest.json")) if (store / "attempts").is_dir() else False
+SLOW_PUBLISHING = """
+import os, time
+from pathlib import Path
 
-    return caught
+rename = os.rename
+
+def slowly(source, target, **options):
+    if Path(target).parent.name == "fine_tune":
+        Path({flag!r}).touch()
+        time.sleep(20)
+    return rename(source, target, **options)
+
+os.rename = slowly
+"""
+"""Loaded by every process of a session: whoever publishes a fine-tune holds its breath before the last step."""
 
 
 POINTS = {
@@ -142,13 +152,18 @@ def test_a_killed_session_is_gone_on_with_and_nothing_published_is_made_again(
     point: str, sweep: Path, tmp_path: Path, pinch: Pinch, request: pytest.FixtureRequest
 ) -> None:
     store = tmp_path / "store" if point == "building the base" else request.getfixturevalue("store")
-    session = Session(sweep, store)
-    kind = POINTS[point]
-    until(leased(store, sweep, kind) if kind else _publishing(store), session)
+    kind, flag, slow = POINTS[point], tmp_path / "publishing", tmp_path / "slow"
+    if not kind:
+        slow.mkdir()
+        (slow / "sitecustomize.py").write_text(SLOW_PUBLISHING.format(flag=str(flag)))
+    session = Session(sweep, store, path=None if kind else slow)
+    until(leased(store, sweep, kind) if kind else flag.exists, session)
     if kind == "fine_tune":
         until(lambda: any((store / "attempts").glob("*/checkpoint-*")), session)
     session.kill()
     before = digests(store)
+    if not kind:
+        assert not list((store / "fine_tune").glob("*")), "what was about to be published is not half there"
     again = Session(sweep, store)
     assert again.wait() == 0, again.text()
     after = digests(store)
