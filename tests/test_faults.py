@@ -260,7 +260,8 @@ def test_a_disk_that_fills_leaves_no_half_result_and_the_run_goes_on_with_more_r
     ballast = full_disk / "ballast"
     done = pinch("run", sweep, "--store", store, check=3)
     assert "are free" in done.stderr, "a run that will not fit is refused"
-    session = Session(sweep, store, "--set", "runtime.keep=scores")
+    subprocess.run(["mount", "-o", "remount,size=300m", str(full_disk)], check=True)
+    session = Session(sweep, store)
     filled = False
     while session.process.poll() is None:
         if not filled and any((store / "attempts").glob("*/examples.parquet")):
@@ -272,6 +273,7 @@ def test_a_disk_that_fills_leaves_no_half_result_and_the_run_goes_on_with_more_r
                 except OSError:
                     filled = True
         time.sleep(0.05)
+    assert filled
     assert session.wait() in (1, 3), session.text()
     opened = Store(store)
     for kind in ("fine_tune", "selection", "generation_set", "comparison"):

@@ -291,6 +291,8 @@ def _said(problem: BaseException, rank: int) -> dict[str, Any]:
     kind = type(problem).__name__
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         kind = "OutOfMemory"
+    elif isinstance(problem, OSError) or "No space left on device" in str(problem):
+        kind = EnvironmentProblem.__name__  # a full disk or a lost mount says nothing about the fine-tune
     elif isinstance(problem, RuntimeError) and _INFRASTRUCTURE.search(str(problem)):
         # A worker that fails by itself says so before it goes; this one only lost its partner or its device.
         kind = "LaneDied"

@@ -75,6 +75,10 @@ def run(
         status = SOME_FAILED if board.gaps() else DONE
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"{store.root}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
+        ) from problem
     finally:
         board.stopping.set()
         progress.close()
