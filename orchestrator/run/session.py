@@ -24,6 +24,7 @@ from orchestrator.run.records import Recorder
 from orchestrator.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
+from trainables.errors import EnvironmentProblem
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
