@@ -29,7 +29,7 @@ def test_an_unknown_code_is_refused_with_the_nearest_known_one(wrong: str, right
 
 
 def test_a_code_like_no_other_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown language 'qqq'; Known: ar, cs, "):
+    with pytest.raises(UserError, match=r"unknown language 'qqq'; known: ar, cs, "):
         language("qqq")
 
 

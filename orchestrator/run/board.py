@@ -49,6 +49,8 @@ class Board:
         self._lock = threading.RLock()
         self._on_change = on_change
         self.stopping = threading.Event()
+        self.broken: str | None = None
+        """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
         for step in self.steps.values():
             for needed in step.needs:
                 self._users[needed.key].append(step)
@@ -138,6 +140,14 @@ class Board:
                 self._fail(step, f"gave up for this run after {TRIES} tries: {error}")
             else:
                 self._set(step, State.TODO)
+        self.store.sessions.release(step.key)
+
+    def give_up(self, step: Step, error: str) -> None:
+        """Trying again would not help and the step is not to blame: nothing more is handed out, the run ends."""
+        with self._lock:
+            self.broken = self.broken or f"{step.kind} {step.name}: {error}"
+            self.stopping.set()
+            self._set(step, State.TODO)
         self.store.sessions.release(step.key)
 
     def reopen(self) -> list[Step]:

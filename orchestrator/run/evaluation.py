@@ -211,6 +211,8 @@ class Evaluation:
                 gone = self.board.reopen()
                 self.say(f"{cause}: quarantined; making it again ({len(gone)} steps).")
                 self.board.lost(step, str(cause))
+            elif isinstance(cause, EnvironmentProblem):
+                self.board.give_up(step, str(cause))
             elif isinstance(cause, StepFailed | UserError):
                 self.board.failed(step, str(cause))
             else:

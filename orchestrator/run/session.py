@@ -133,6 +133,8 @@ def _work(
             while board.unfinished():
                 if not tuning.started and board.unfinished("fine_tune") and _inputs_there(plan, board):
                     tuning.start()
+                if board.broken:
+                    raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
                 evaluation.pump(0.5)
                 progress.inside(evaluation.progress())

@@ -94,7 +94,11 @@ class FineTuneTrial(tune.Trainable):
             self._tear_down()
             store.discard(self._out)
             return {"done": True, "failed": str(problem)}
-        except (LaneDied, EnvironmentProblem, Corrupt, OSError) as problem:
+        except (EnvironmentProblem, OSError) as problem:
+            self._tear_down()
+            store.discard(self._out)
+            return {"done": True, "broken": str(problem)}
+        except (LaneDied, Corrupt) as problem:
             self._tear_down()
             store.discard(self._out)
             return {"done": True, "lost": str(problem)}
@@ -206,6 +210,8 @@ class ClaimingSearcher(Searcher):
         result = result or {}
         if result.get("failed"):
             self._board.failed(step, str(result["failed"]))
+        elif result.get("broken"):
+            self._board.give_up(step, str(result["broken"]))
         elif result.get("published") and self._board.store.find("fine_tune", step.key) is not None:
             self._board.done(step)
         else:
