@@ -281,7 +281,7 @@ class Evaluation:
         )
 
     def _comparison_job(self, step: Step) -> ComparisonJob:
-        first, second = step.needs
+        first, second = step.needs[:2]
         return ComparisonJob(
             step=step,
             baseline=first.key,
