@@ -260,6 +260,7 @@ def serve(config: dict[str, Any]) -> None:
     def report(content: dict[str, Any]) -> None:
         reports.put({"kind": "report", "report": content})
 
+    ended: float | None = None
     while True:
         # The first worker says "nothing yet" now and then, so that the others' wait never meets the collective timeout.
         order: list[Any] = [{"kind": "nothing"}]
@@ -276,7 +277,10 @@ def serve(config: dict[str, Any]) -> None:
         if order[0]["kind"] == "nothing":
             continue
         try:
+            idle = None if ended is None else time.monotonic() - ended
             facts = finetune(FineTuneJob.model_validate_json(order[0]["job"]), report)
+            facts["seconds_since_last_job"] = idle
+            ended = time.monotonic()
         except BaseException as problem:
             reports.put(_said(problem, world.rank))
             raise
