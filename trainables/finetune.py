@@ -37,12 +37,6 @@ from trainables.spec import Spec, identity, runtime
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
 from trainables.world import World, gradient_norm, join_world, memory_of_its_own, start_engine
 
-RESULT_VERSION = 1
-"""Raised when the same mixture, base, recipe and seed give other weights.
-
-Version 1: AdamW (0.9, 0.999) without weight decay, clipping at 1.0, constant rate, token-weighted loss.
-"""
-
 _REPORT_SECONDS = 0.3
 
 

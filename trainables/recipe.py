@@ -14,7 +14,7 @@ class Recipe(Spec):
     """The fine-tuning recipe; every field changes the tuned weights, so every field is identity.
 
     AdamW (0.9, 0.999) without weight decay, gradients clipped at 1.0 and no warm-up are fixed choices, part
-    of ``RESULT_VERSION``.
+    of `RESULT_VERSION`, which is keyed with every fine-tune.
     """
 
     method: Literal["full", "lora"] = identity("full")
