@@ -11,3 +11,7 @@ class EnvironmentProblem(Exception):
 
 class StepFailed(Exception):
     """A step that would fail again on the same input (a loss that is not a number, say); recorded, not retried."""
+
+
+class BudgetReached(Exception):
+    """Paid work has cost what it may; what was paid for is kept, and a higher limit goes on from there."""
