@@ -47,7 +47,7 @@ $(VENV)/installed: requirements/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet uv==0.13.9
 	@echo "Installing about 4 GB of packages; this takes a few minutes."
 	$(BIN)/pip install --quiet --no-deps $(TORCH) 2>/dev/null || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) $(TORCH)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements/cpu.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode -r requirements/cpu.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

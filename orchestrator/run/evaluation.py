@@ -96,7 +96,8 @@ class Evaluation:
     def _start_inputs(self) -> None:
         while step := self.board.claim("base"):
             bases = build_base.options(num_cpus=1, num_gpus=0)
-            self._tasks[bases.remote(self.place, step, self.plan.base_sources[step.key], self.pulse)] = step
+            source = self.plan.base_sources[step.key]
+            self._tasks[bases.remote(self.place, step, source, self.pulse, 2 * self.threads)] = step
         languages = {step.key: code for code, step in self.plan.corpora.items()}
         while step := self.board.claim("corpus"):
             corpora = build_corpus.options(num_cpus=0.5)
