@@ -109,7 +109,9 @@ class Runtime(Spec):
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
-    prices: dict[Literal["gpu_hour", "million_judge_tokens", "million_characters"], Price] = runtime({})
+    prices: dict[
+        Literal["gpu_hour", "million_judge_tokens", "million_judge_output_tokens", "million_characters"], Price
+    ] = runtime({}, description="million_judge_tokens counts for what a judge writes too, unless that has its own")
 
     @field_validator("gpus_per_fine_tune", "micro_batch")
     @classmethod

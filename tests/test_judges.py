@@ -12,10 +12,12 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tests.tiny_models import byte_tokenizer, random_model
-from trainables.engines.contract import EngineSettings
+from trainables.engines.contract import EngineSettings, Response
 from trainables.errors import UserError
 from trainables.judges import Call, JudgeSpec, LocalJudge, ReferenceJudge, calls_for, open_judge
-from trainables.judges.local import CUT_MARK, ModelJudge, Writer, answer_options, parsed
+from trainables.judges.calls import parsed
+from trainables.judges.cutting import CUT_MARK
+from trainables.judges.local import ModelJudge, Writer, answer_options
 from trainables.judges.prompt import PLACES, control_tokens, defused, load_prompt
 
 FIGURE9 = load_prompt("figure9")
@@ -193,7 +195,7 @@ def merging_tokenizer(merges: list[tuple[str, str]]) -> Any:
     ("text", "choice"),
     [
         ("1", 1), (" 2.", 2), ("Answer2 is better", 2), ("I prefer 1 over 2", 1), ("12", None), ("both", None),
-        ("", None), ("3", None), ("0.1", None),
+        ("Answer1", 1), ("", None), ("3", None), ("0.1", None),
     ],
 )  # fmt: skip
 def test_a_written_answer_counts_when_its_first_number_is_1_or_2(text: str, choice: int | None) -> None:
@@ -291,6 +293,38 @@ def test_a_judge_that_cannot_be_held_to_a_digit_is_parsed_and_may_have_no_choice
     for verdict in verdicts:
         assert verdict.choice == parsed(verdict.raw)
     assert None in {verdict.choice for verdict in verdicts}
+
+
+class Chatter:
+    """An engine that says what can be read only when it is reminded, and always in one place of the batch."""
+
+    tokenizer = byte_tokenizer()
+    max_model_len = 4000
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def generate(self, prompts: list[Any], sampling: Any, on_progress: Any) -> list[Any]:
+        texts = [self.tokenizer.decode(prompt.token_ids) for prompt in prompts]
+        self.batches.append(texts)
+        said = ["2" if FIGURE9.settings.reminder in text and "deaf" not in text else "well" for text in texts]
+        return [Response(prompt.id, text, 1, "stop") for prompt, text in zip(prompts, said, strict=True)]
+
+
+def test_what_a_local_judge_wrote_and_nobody_can_read_is_asked_once_more_with_the_reminder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trainables.judges.local.answer_options", lambda tokenizer, text, leads: (
+        tokenizer.encode(text, add_special_tokens=False), None))  # fmt: skip
+    engine = Chatter()
+    calls = [*calls_for("i", "Which?", "a", "b"), *calls_for("j", "deaf", "c", "d")]
+    kept: list[Any] = []
+    verdicts = ModelJudge(engine, FIGURE9).judge(calls, keep=kept.append)  # type: ignore[arg-type]
+    assert [verdict.choice for verdict in verdicts] == [2, 2, None, None]
+    assert verdicts[2].raw == "well"
+    assert kept == verdicts
+    assert [len(batch) for batch in engine.batches] == [4, 4]
+    assert not any(FIGURE9.settings.reminder in text for text in engine.batches[0])
 
 
 def test_calls_with_a_common_beginning_are_asked_one_after_another() -> None:

@@ -15,8 +15,9 @@ import ray
 
 from orchestrator.corpus.base import Corpus
 from orchestrator.identity import Step
-from orchestrator.run import jobs
-from orchestrator.run.jobs import ComparisonJob, GenerationJob, Place, SelectionJob
+from orchestrator.run import jobs, judging
+from orchestrator.run.jobs import GenerationJob, Place, SelectionJob
+from orchestrator.run.judging import ComparisonJob
 from trainables.base_models import BaseSource
 from trainables.engines.contract import EngineSettings
 
@@ -105,18 +106,24 @@ class EngineActor:
 class JudgeActor:
     """One resident judge."""
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Any) -> None:
         self._judge: Any = None
+        self._pulse = pulse
 
-    def start(self, place: Place, spec: Any, base: str | None, engine: Any, threads: int) -> str:
-        """Bring the judge up; ``base`` is the key of a local judge's model. Returns the judge's label."""
+    def start(self, place: Place, spec: Any, base: str | None, engine: Any, threads: int, secret: Any) -> str:
+        """Bring the judge up; returns its label.
+
+        Args:
+            base: the step key of a local judge's model.
+            secret: a remote judge's API key, as the session's own environment has it.
+        """
         from trainables.judges import open_judge
 
         store = place.open()
         folder = store.use(jobs.entry_of(store, "base", base)) if base else None
         settings = EngineSettings(threads=threads, max_sequences=32) if folder else None
-        self._judge = open_judge(spec, folder, engine, settings)
+        self._judge = open_judge(spec, folder, engine, settings, secret)
         return spec.label
 
     def compare(self, place: Place, job: ComparisonJob) -> None:
-        jobs.compare(place, job, self._judge)
+        judging.compare(place, job, self._judge, _Beat(self._pulse, job.step.key))

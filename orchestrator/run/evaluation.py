@@ -18,11 +18,13 @@ from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse, build_base, build_corpus
-from orchestrator.run.board import Board, State
-from orchestrator.run.jobs import ComparisonJob, GenerationJob, Place, SelectionJob, WeightsJob
+from orchestrator.run.board import TRIES, Board, State
+from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
+from orchestrator.run.judging import ComparisonJob, account_of
 from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
-from trainables.errors import EnvironmentProblem, StepFailed, UserError
+from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, UserError
+from trainables.judges import JudgeUnreachable, api_key
 
 READY_WITHIN = 600.0
 """Seconds an engine or judge has to come up (a 7B model from a slow disk, say)."""
@@ -58,6 +60,9 @@ class Evaluation:
         self._judge = _Worker(("comparison",))
         self._tasks: dict[Any, Step] = {}
         self._corpus = ray.put(plan.corpus)
+        self._outages = 0
+        self.over_budget: str | None = None
+        """Set when paid work has cost what it may: the run ends with this sentence."""
 
     def pump(self, timeout: float) -> None:
         """Start what can start, then wait up to ``timeout`` seconds for something to end."""
@@ -151,10 +156,10 @@ class Evaluation:
             judge = self.plan.sweep.judge
             gpus = self.gpus if judge.kind == "local" else 0
             actor = JudgeActor.options(num_cpus=self._cpus() / 2, num_gpus=gpus)  # type: ignore[attr-defined]
-            worker.actor = actor.remote()
+            worker.actor = actor.remote(self.pulse)
             base = self.plan.judge_base.key if self.plan.judge_base else None
             engine = self.plan.sweep.runtime.engine
-            worker.ready = worker.actor.start.remote(self.place, judge, base, engine, self.threads)
+            worker.ready = worker.actor.start.remote(self.place, judge, base, engine, self.threads, api_key(judge))
 
     def _is_ready(self, worker: _Worker) -> bool:
         done, _ = ray.wait([worker.ready], timeout=0)
@@ -212,6 +217,12 @@ class Evaluation:
                 gone = self.board.reopen()
                 self.say(f"{cause}: quarantined; making it again ({len(gone)} steps).")
                 self.board.lost(step, str(cause))
+            elif isinstance(cause, BudgetReached):
+                self.over_budget = str(cause)
+                self.board.stopping.set()
+                self.board.lost(step, str(cause))
+            elif isinstance(cause, JudgeUnreachable):
+                self._outage(step, str(cause))
             elif isinstance(cause, EnvironmentProblem):
                 self.board.give_up(step, str(cause))
             elif isinstance(cause, StepFailed | UserError):
@@ -220,8 +231,19 @@ class Evaluation:
                 self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again.")
                 self.board.lost(step, str(problem))
         else:
+            if step.kind == "comparison":
+                self._outages = 0
             self.board.done(step)
         return True
+
+    def _outage(self, step: Step, error: str) -> None:
+        """The judge's endpoint is away: not the step's fault, and no other comparison would fare better."""
+        self._outages += 1
+        if self._outages < TRIES:
+            self.say(f"{step.kind} {step.name}: {error}; trying again.")
+            self.board.lost(step, error)
+        else:
+            self.board.give_up(step, error)
 
     # What the actors are told
 
@@ -289,6 +311,7 @@ class Evaluation:
             model=second.key,
             corpus=second.needs[1].key,
             judge=self.plan.sweep.judge.label,
+            account=account_of(self.plan, self.board.store),
         )
 
 

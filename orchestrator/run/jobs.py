@@ -78,36 +78,34 @@ class SelectionJob:
     max_target_tokens: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComparisonJob:
-    """Two response sets in one language, to be judged side by side."""
-
-    step: Step
-    baseline: str
-    model: str
-    corpus: str
-    judge: str
-    """The judge's label, recorded with the verdicts."""
-
-
 @contextlib.contextmanager
 def attempt(store: Store, step: Step) -> Iterator[Path]:
     """An attempt folder that is gone afterwards unless it was published.
 
     Raises:
-        EnvironmentProblem: instead of an OSError, with the folder named (a full disk, say).
+        EnvironmentProblem: see :func:`unwritable`.
     """
     path: Path | None = None
     try:
-        path = store.attempt(step)
-        yield path
+        with unwritable(store):
+            path = store.attempt(step)
+            yield path
+    finally:
+        if path is not None:
+            store.discard(path)
+
+
+@contextlib.contextmanager
+def unwritable(store: Store) -> Iterator[None]:
+    """Raises:
+    EnvironmentProblem: instead of an OSError, with the folder named (a full disk, say).
+    """
+    try:
+        yield
     except OSError as problem:
         raise EnvironmentProblem(
             f"{store.root}: {problem.strerror or problem}; free some space and run again"
         ) from problem
-    finally:
-        if path is not None:
-            store.discard(path)
 
 
 def entry_of(store: Store, kind: str, key: str) -> Entry:
@@ -152,7 +150,7 @@ def generate(place: Place, job: GenerationJob, engine: Any, progress: Callable[[
 
     store = place.open()
     started = time.monotonic()
-    examples = _eval_examples(store, job.corpus, int(job.step.payload["prompts"]))
+    examples = eval_examples(store, job.corpus, int(job.step.payload["prompts"]))
     known = _known_responses(store, job.step)
     missing = [example for example in examples if example.id not in known]
     if missing:
@@ -234,41 +232,6 @@ def select(place: Place, job: SelectionJob, engine: Any, progress: Callable[[int
         store.publish(job.step, out, facts)
 
 
-def compare(place: Place, job: ComparisonJob, judge: Any) -> None:
-    """Judge every instruction in both orders; verdicts that a smaller comparison of the same family has are kept."""
-    from trainables.judges import calls_for
-
-    store = place.open()
-    started = time.monotonic()
-    first = _responses(store, job.baseline)
-    second = _responses(store, job.model)
-    known = _known_verdicts(store, job.step)
-    calls: list[Any] = []
-    for example in _eval_examples(store, job.corpus, len(second)):
-        if example.id not in known:
-            a, b = first[example.id]["text"], second[example.id]["text"]
-            calls += calls_for(example.id, example.instruction, a, b, example.response)
-    for verdict in judge.judge(calls) if calls else ():
-        row = {
-            "instruction_id": verdict.instruction_id,
-            "order": verdict.order,
-            "choice": verdict.choice,
-            "raw": verdict.raw,
-            "seconds": verdict.seconds,
-        }
-        known.setdefault(verdict.instruction_id, []).append(row)
-    rows = [row for key in second for row in sorted(known[key], key=lambda row: row["order"])]
-    with attempt(store, job.step) as out:
-        pq.write_table(pa.Table.from_pylist(rows, VERDICTS), out / "verdicts.parquet")
-        facts = {
-            "rows": len(rows),
-            "judge": job.judge,
-            "taken_over": len(rows) - len(calls),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        store.publish(job.step, out, facts)
-
-
 def weights_of(store: Store, job: WeightsJob) -> Any:
     """The weights to load: the base's, or the checkpoint that was selected."""
     if job.selection is None or job.fine_tune is None:
@@ -285,7 +248,8 @@ def _weights(job: WeightsJob, folder: Path) -> Any:
     return Weights(name=f"{job.name}/{folder.name}", kind=kind, folder=folder)
 
 
-def _eval_examples(store: Store, corpus: str, count: int) -> list[Example]:
+def eval_examples(store: Store, corpus: str, count: int) -> list[Example]:
+    """The first so many eval examples of one language, by the key of its corpus."""
     return read_examples(store.use(entry_of(store, "corpus", corpus)) / EVAL_FILE)[:count]
 
 
@@ -329,42 +293,18 @@ RESPONSES = pa.schema(
         ("in_language", pa.bool_()),
     ]
 )
-VERDICTS = pa.schema(
-    [
-        ("instruction_id", pa.string()),
-        ("order", pa.string()),
-        ("choice", pa.int8()),
-        ("raw", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
-
-
-def _responses(store: Store, key: str) -> dict[str, dict[str, Any]]:
-    rows = pq.read_table(store.use(entry_of(store, "generation_set", key)) / "responses.parquet").to_pylist()
-    return {row["instruction_id"]: row for row in rows}
 
 
 def _known_responses(store: Store, step: Step) -> dict[str, dict[str, Any]]:
     known: dict[str, dict[str, Any]] = {}
     for entry in store.relatives(step):
-        for row in _rows(store, entry, "responses.parquet"):
+        for row in rows_of(store, entry, "responses.parquet"):
             known.setdefault(row["instruction_id"], row)
     return known
 
 
-def _known_verdicts(store: Store, step: Step) -> dict[str, list[dict[str, Any]]]:
-    known: dict[str, list[dict[str, Any]]] = {}
-    for entry in store.relatives(step):
-        found: dict[str, list[dict[str, Any]]] = {}
-        for row in _rows(store, entry, "verdicts.parquet"):
-            found.setdefault(row["instruction_id"], []).append(row)
-        for key, rows in found.items():
-            known.setdefault(key, rows)
-    return known
-
-
-def _rows(store: Store, entry: Entry, name: str) -> Sequence[dict[str, Any]]:
+def rows_of(store: Store, entry: Entry, name: str) -> Sequence[dict[str, Any]]:
+    """The rows of a result's table; none when it does not hold, for then it is quarantined."""
     try:
         return pq.read_table(store.use(entry) / name).to_pylist()
     except Corrupt:

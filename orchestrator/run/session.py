@@ -19,12 +19,13 @@ from rich.console import Console
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.run.board import Board, State
+from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
 from orchestrator.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
-from trainables.errors import EnvironmentProblem
+from trainables.errors import BudgetReached, EnvironmentProblem
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -49,6 +50,7 @@ def run(
     """
     plan = Plan(loaded)
     store = Store(location)
+    account_of(plan, store)
     store.create()
     again = f"pinch run {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
     if retry_failed:
@@ -69,13 +71,16 @@ def run(
     store.sessions.start(f"pinch run {loaded.sweep.name}")
     started = time.monotonic()
     progress.open(board)
-    status = DONE
+    status, stopped = DONE, ""
     try:
         with _terminated_like_interrupted():
             _work(plan, store, board, progress, recorder, keeper, address)
         status = SOME_FAILED if board.gaps() else DONE
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except BudgetReached as problem:
+        status = SOME_FAILED
+        stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {again} --set runtime.max_cost=..."
     except OSError as problem:
         raise EnvironmentProblem(
             f"{store.root}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
@@ -86,6 +91,8 @@ def run(
         store.sessions.stop()
     recorder.close("KILLED" if status == INTERRUPTED else "FINISHED", timeout=4.0 if status == INTERRUPTED else 30.0)
     _summary(plan, store, board, console, time.monotonic() - started)
+    if stopped:
+        console.print(stopped, markup=False, highlight=False, soft_wrap=True)
     if status == INTERRUPTED:
         console.print(f"Interrupted. What is published stays; go on with: {again}", markup=False, soft_wrap=True)
     return status
@@ -143,6 +150,8 @@ def _work(
                 for step in fresh:
                     recorder.made(step)
                     keeper.after(step)
+                if evaluation.over_budget:
+                    raise BudgetReached(evaluation.over_budget)
         finally:
             board.stopping.set()
             evaluation.stop()

@@ -1,40 +1,53 @@
 """Judges: which of two answers is better, asked in both orders (paper section 2 and appendix B).
 
 A judge is named by a spec (:data:`JudgeSpec`), opened with :func:`open_judge`, and asked :class:`Call` by
-:class:`Call`. ``reference`` compares with the reference answer, ``local`` asks a language model on an engine; their
-prompts are data under ``prompts/``. Scores, ties and intervals are made of verdicts elsewhere.
+:class:`Call`. ``reference`` compares with the reference answer, ``local`` asks a language model on an engine,
+``remote`` one behind an address; their prompts are data under ``prompts/``. Scores, ties and intervals are made of
+verdicts elsewhere.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from pydantic import SecretStr
+
 from trainables.generate import EngineSettings
-from trainables.judges.calls import Call, Judge, Order, Verdict, calls_for
-from trainables.judges.specs import RESULT_VERSION, JudgeSpec, LocalJudge, ReferenceJudge
+from trainables.judges.calls import Call, Judge, JudgeUnreachable, Order, Usage, Verdict, calls_for
+from trainables.judges.specs import RESULT_VERSION, JudgeSpec, LocalJudge, ReferenceJudge, RemoteJudge
 
 __all__ = [
     "RESULT_VERSION",
     "Call",
     "Judge",
     "JudgeSpec",
+    "JudgeUnreachable",
     "LocalJudge",
     "Order",
     "ReferenceJudge",
+    "RemoteJudge",
+    "Usage",
     "Verdict",
+    "api_key",
     "calls_for",
     "open_judge",
 ]
 
 
 def open_judge(
-    spec: ReferenceJudge | LocalJudge,
+    spec: ReferenceJudge | LocalJudge | RemoteJudge,
     base_folder: Path | None = None,
     engine: Literal["auto", "vllm", "transformers"] = "auto",
     settings: EngineSettings | None = None,
+    key: SecretStr | None = None,
 ) -> Judge:
-    """Open the judge a spec names; for a local one ``base_folder`` is its model, prepared by ``base_models.prepare``.
+    """Open the judge a spec names; nothing is asked yet.
+
+    Args:
+        base_folder: of a local judge, its model, prepared by ``base_models.prepare``.
+        key: of a remote judge, its key, see :func:`api_key`; None where the endpoint asks for none.
 
     Raises:
         ValueError: a local judge without ``base_folder``.
@@ -44,9 +57,20 @@ def open_judge(
         from trainables.judges.reference import ChrfJudge
 
         return ChrfJudge()
+    if isinstance(spec, RemoteJudge):
+        from trainables.judges.prompt import load_prompt
+        from trainables.judges.remote import EndpointJudge
+
+        return EndpointJudge(spec, load_prompt(spec.prompt), key)
     if base_folder is None:
         raise ValueError("a local judge needs the folder of its prepared model")
     return _open_local(spec, base_folder, engine, settings)
+
+
+def api_key(spec: ReferenceJudge | LocalJudge | RemoteJudge) -> SecretStr | None:
+    """The key of a remote judge, from the variable its spec names; None where there is none."""
+    value = os.environ.get(spec.api_key_env, "").strip() if isinstance(spec, RemoteJudge) else ""
+    return SecretStr(value) if value else None
 
 
 def _open_local(

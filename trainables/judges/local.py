@@ -3,11 +3,11 @@
 The answer is the likelier of the two tokens that spell 1 and 2, which is greedy decoding (paper section 2) restricted
 to what the prompt demands: no verdict is lost to chatter. Which tokens these are depends on the tokenizer and on how
 the prompt ends (some spell " 1" as one token, some as two), so it is found by spelling out both continuations of the
-very prompt. Where they differ in more than one token, the model writes freely and the first number it writes counts;
-if that is neither 1 nor 2, there is no choice.
+very prompt. Where they differ in more than one token, the model writes freely and its answer is parsed. What cannot
+be read is asked once more with the prompt's reminder (more often would be no use: decoding is greedy), and then has no
+choice.
 
-A prompt longer than the judge's limit has its texts cut: the instruction to half of the room at most, then the longer
-answer first, down to the length of the other. Both orders are cut alike. What was cut is said in ``raw``.
+A prompt longer than the judge's limit has its texts cut (:mod:`trainables.judges.cutting`), which ``raw`` says.
 
 Prompts are asked in the order of their tokens, so that those with a common beginning follow one another and the
 engine's prefix cache reads it once.
@@ -15,20 +15,17 @@ engine's prefix cache reads it once.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from trainables.batches import CHAT, prompt_ids, template_text
 from trainables.errors import UserError
 from trainables.generate import Engine, Prompt, Sampling
-from trainables.judges.calls import Call, Verdict
+from trainables.judges.calls import Call, Choice, Verdict, parsed
+from trainables.judges.cutting import NoRoom, fitted
 from trainables.judges.prompt import JudgePrompt, control_tokens, defused
-
-CUT_MARK = " […]"
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,20 @@ class ModelJudge:
     def __init__(self, engine: Engine, prompt: JudgePrompt) -> None:
         self._engine = engine
         self._writer = Writer(engine.tokenizer, prompt, engine.max_model_len - prompt.settings.parse_tokens)
+        self._tries = prompt.settings.tries
         self._parse = Sampling(temperature=0, max_new_tokens=prompt.settings.parse_tokens)
 
-    def judge(self, calls: Sequence[Call], on_progress: Callable[[int, int], None] | None = None) -> list[Verdict]:
+    def judge(
+        self,
+        calls: Sequence[Call],
+        on_progress: Callable[[int, int], None] | None = None,
+        keep: Callable[[Verdict], None] | None = None,
+    ) -> list[Verdict]:
         """One verdict per call; ``seconds`` is the total divided by the calls, for they are answered together."""
         started = time.perf_counter()
         questions = [self._writer.question(call) for call in calls]
         order = sorted(range(len(calls)), key=lambda place: questions[place].token_ids)
-        said: dict[int, tuple[Literal[1, 2] | None, str]] = {}
+        said: dict[int, tuple[Choice | None, str]] = {}
 
         def progress(done: int, _: int) -> None:
             if on_progress:
@@ -63,18 +66,28 @@ class ModelJudge:
             places = [place for place in order if questions[place].options == options]
             finished = len(said)
             if options is None:
-                prompts = [Prompt(str(place), questions[place].token_ids) for place in places]
-                for place, response in zip(places, self._engine.generate(prompts, self._parse, progress), strict=True):
-                    said[place] = (parsed(response.text), response.text)
+                said |= self._written({place: questions[place] for place in places}, progress)
             else:
                 chosen = self._engine.choose([questions[place].token_ids for place in places], options, progress)
                 for place, token in zip(places, chosen, strict=True):
                     said[place] = (1, "1") if token == options[0] else (2, "2")
+        if self._tries > 1 and (unread := [place for place in order if said[place][0] is None]):
+            said |= self._written({place: self._writer.question(calls[place], again=True) for place in unread}, None)
         seconds = (time.perf_counter() - started) / max(1, len(calls))
-        return [
+        verdicts = [
             Verdict(call.instruction_id, call.order, said[place][0], said[place][1] + questions[place].cut, seconds)
             for place, call in enumerate(calls)
         ]
+        for verdict in verdicts if keep else ():
+            keep(verdict)  # type: ignore[misc]
+        return verdicts
+
+    def _written(
+        self, questions: dict[int, Question], on_progress: Callable[[int, int], None] | None
+    ) -> dict[int, tuple[Choice | None, str]]:
+        prompts = [Prompt(str(place), question.token_ids) for place, question in questions.items()]
+        responses = self._engine.generate(prompts, self._parse, on_progress)
+        return {int(response.id): (parsed(response.text), response.text) for response in responses}
 
     def close(self) -> None:
         """Close the engine."""
@@ -92,8 +105,8 @@ class Writer:
         self._chat = prompt.settings.chat == "auto" and bool(getattr(tokenizer, "chat_template", None))
         self._template = template_text(CHAT, tokenizer) if self._chat else None
 
-    def question(self, call: Call) -> Question:
-        """The call's prompt, its texts cut where it would be too long.
+    def question(self, call: Call, again: bool = False) -> Question:
+        """The call's prompt, its texts cut where it would be too long; with the reminder when it is asked ``again``.
 
         Raises:
             UserError: the prompt is too long even without its texts.
@@ -103,26 +116,28 @@ class Writer:
             "first": defused(call.first, self._control),
             "second": defused(call.second, self._control),
         }
-        ids, options = self._tokens(texts)
+        ids, options = self._tokens(texts, again)
         if len(ids) <= self._limit:
             return Question(ids, options, "")
-        full = {name: self._encode(text) for name, text in texts.items()}
-        room = self._limit - (len(ids) - sum(len(tokens) for tokens in full.values()))
-        while len(ids) > self._limit:
-            if room <= 0:
-                raise UserError(
-                    f"judge: the prompt {self._prompt.name} alone takes more than {self._limit} tokens of this model; "
-                    "raise max_prompt_tokens in its judge.yaml or name a judge with a longer context"
-                )
-            caps = _caps({name: len(tokens) for name, tokens in full.items()}, room)
-            cut = {name: self._shortened(texts[name], full[name], caps[name]) for name in texts}
-            ids, options = self._tokens(cut)
-            room -= max(1, len(ids) - self._limit)
-        said = [f"{name} from {len(full[name])} to {caps[name]}" for name in texts if caps[name] < len(full[name])]
-        return Question(ids, options, f"\n(cut, in tokens: {', '.join(said)})")
+        try:
+            texts, cut = fitted(
+                texts,
+                self._limit,
+                "tokens",
+                measure=lambda texts: len(self._tokens(texts, again)[0]),
+                length=lambda text: len(self._encode(text)),
+                beginning=self._beginning,
+            )
+        except NoRoom:
+            raise UserError(
+                f"judge: the prompt {self._prompt.name} alone takes more than {self._limit} tokens of this model; "
+                "raise max_prompt_tokens in its judge.yaml or name a judge with a longer context"
+            ) from None
+        ids, options = self._tokens(texts, again)
+        return Question(ids, options, cut)
 
-    def _tokens(self, texts: dict[str, str]) -> tuple[list[int], tuple[int, int] | None]:
-        text = self._prompt.fill(**texts)
+    def _tokens(self, texts: dict[str, str], again: bool) -> tuple[list[int], tuple[int, int] | None]:
+        text = self._prompt.fill(**texts, again=again)
         text = self._template.prompt(text) if self._template else text + self._prompt.settings.plain_ending
         return answer_options(self._tokenizer, text, leads=("", " ") if self._chat else (" ", ""))
 
@@ -130,10 +145,9 @@ class Writer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _shortened(self, text: str, ids: list[int], cap: int) -> str:
-        if cap >= len(ids):
-            return text
-        return str(self._tokenizer.decode(ids[:cap], clean_up_tokenization_spaces=False)).rstrip("\ufffd") + CUT_MARK
+    def _beginning(self, text: str, count: int) -> str:
+        ids = self._encode(text)[:count]
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)).rstrip("\ufffd")
 
 
 def answer_options(tokenizer: Any, text: str, leads: Sequence[str]) -> tuple[list[int], tuple[int, int] | None]:
@@ -148,21 +162,3 @@ def answer_options(tokenizer: Any, text: str, leads: Sequence[str]) -> tuple[lis
         if shared and len(one) == len(two) == shared + 1:
             return one[:shared], (one[-1], two[-1])
     return prompt_ids(tokenizer, text), None
-
-
-def parsed(text: str) -> Literal[1, 2] | None:
-    """The first number in the text if it is 1 or 2, else None."""
-    number = _NUMBER.search(text)
-    if number is None or number[0] not in ("1", "2"):
-        return None
-    return 1 if number[0] == "1" else 2
-
-
-def _caps(lengths: dict[str, int], room: int) -> dict[str, int]:
-    """How many tokens of each text fit in ``room``: what the answers leave, at least half, is the instruction's."""
-    answers = lengths["first"] + lengths["second"]
-    instruction = min(lengths["instruction"], max(room // 2, room - answers))
-    left = room - instruction
-    short = min(lengths["first"], lengths["second"])
-    cap = left // 2 if short > left // 2 else left - short
-    return {"instruction": instruction, "first": min(lengths["first"], cap), "second": min(lengths["second"], cap)}

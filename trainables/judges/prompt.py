@@ -35,6 +35,10 @@ class PromptSettings(Spec):
     )
     max_prompt_tokens: int = identity(3072, ge=64, description="longer prompts have their texts cut")
     parse_tokens: int = identity(8, ge=1, description="written where the model cannot be held to one digit")
+    tries: int = identity(3, ge=1, description="how often a call is asked until its answer can be read")
+    reminder: str = identity(
+        "Answer with nothing but the digit 1 or 2.", description="stands under the prompt when it is asked again"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class JudgePrompt:
         """What determines a verdict: text and settings, not the name."""
         return {"text": self.text, **self.settings.identity()}
 
-    def fill(self, instruction: str, first: str, second: str) -> str:
-        """The prompt with its three texts in place, whatever they contain."""
+    def fill(self, instruction: str, first: str, second: str, again: bool = False) -> str:
+        """The prompt with its three texts in place, whatever they contain; asked ``again``, the reminder under it."""
         texts = {"instruction": instruction, "first": first, "second": second}
-        return _PLACE.sub(lambda place: texts[place[1]], self.text)
+        filled = _PLACE.sub(lambda place: texts[place[1]], self.text)
+        return f"{filled}\n{self.settings.reminder}" if again else filled
 
 
 def load_prompt(name_or_path: str) -> JudgePrompt:

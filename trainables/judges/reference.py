@@ -24,7 +24,12 @@ class ChrfJudge:
 
         self._chrf = CHRF(char_order=6, word_order=0, beta=2)
 
-    def judge(self, calls: Sequence[Call], on_progress: Callable[[int, int], None] | None = None) -> list[Verdict]:
+    def judge(
+        self,
+        calls: Sequence[Call],
+        on_progress: Callable[[int, int], None] | None = None,
+        keep: Callable[[Verdict], None] | None = None,
+    ) -> list[Verdict]:
         """One verdict per call; ``raw`` holds both scores.
 
         Raises:
@@ -38,7 +43,7 @@ class ChrfJudge:
             if reference is None:
                 raise UserError(
                     f"judge: reference needs a reference answer, and instruction {call.instruction_id!r} has none; "
-                    "give the eval file responses, or name a judge of kind local"
+                    "give the eval file responses, or name a judge of kind local or remote"
                 )
             for answer in (call.first, call.second):
                 if (answer, reference) not in known:
@@ -53,6 +58,8 @@ class ChrfJudge:
                     time.perf_counter() - started,
                 )
             )
+            if keep:
+                keep(verdicts[-1])
             if on_progress:
                 on_progress(done, len(calls))
         return verdicts
