@@ -65,7 +65,8 @@ class Cells:
         self._cells: dict[tuple[Hashable, str], list[Value]] = {}
         self._shares: dict[tuple[Hashable, str], list[float]] = {}
         self._models: dict[Hashable, list[str]] = {}
-        for row in rows.itertuples(index=False):
+        found: Any = rows.itertuples(index=False)
+        for row in found:
             place = (key(row), str(row.eval_language))
             self._cells.setdefault(place, []).append(Value(row.if_score, row.ci_low, row.ci_high))
             self._shares.setdefault(place, []).append(row.in_language_share)

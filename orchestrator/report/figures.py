@@ -1,47 +1,43 @@
-"""The paper's figures from a score table: PNG for screens, PDF for print, and the numbers as CSV.
+"""The paper's figures from a score table, study by study; how a figure gets to the disk is ``prints``'.
 
 Which figures there are follows from the studies: heat maps for ``monolingual``, ``slavic``, ``base`` and ``custom``,
-averages and small multiples for ``pinch``, means by number of languages for ``permutations``, dots for ``pairs``. What
-is missing is hatched, and an average that lacks a cell is missing too. Every figure and caption names the judge and
-the base model, because a figure travels without its page. The same table gives the same bytes.
+averages and small multiples for ``pinch``, means by number of languages for ``permutations``, dots for ``pairs``. Where
+a study is the paper's, a figure holds it against the published values; where the shares of the pre-training corpus are
+known, another asks whether they matter. What is missing is hatched, and an average that lacks a cell is missing too.
+The same table gives the same bytes.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure as Drawing
 
-from orchestrator.report import curves, heatmap
-from orchestrator.report.canvas import STYLE
+from orchestrator.languages import MAIN12, SLAVIC
+from orchestrator.report import beside, published, shares, spoken
+from orchestrator.report.counts import Counts
+from orchestrator.report.curves import Pinch
+from orchestrator.report.heatmap import INTERVALS_UP_TO, HeatMap
 from orchestrator.report.outputs import Outputs
-from orchestrator.report.views import (
-    Figure,
-    ReportContext,
-    StudyView,
-    clean,
-    language_name,
-    levels,
-    study_rows,
-)
+from orchestrator.report.pairs import Pairs
+from orchestrator.report.prints import Print, csv, write
+from orchestrator.report.views import Figure, ReportContext, StudyView, clean, language_name, study_rows
+
+_BELOW = "50: not to be told apart from the baseline"
+_ALONE = ("monolingual", "slavic")
 
 
-@dataclass(frozen=True)
-class _Plan:
-    name: str
-    title: str
-    text: str
-    draw: Callable[[pd.DataFrame, StudyView, str, str], Drawing]
-    numbers: pd.DataFrame
-    csv: str
-
-
-def draw_figures(table: pd.DataFrame, studies: Sequence[StudyView], context: ReportContext, out: Path) -> list[Figure]:
+def draw_figures(
+    table: pd.DataFrame,
+    studies: Sequence[StudyView],
+    context: ReportContext,
+    out: Path,
+    *,
+    averages: pd.DataFrame | None = None,
+    pretraining: Mapping[str, float] | None = None,
+) -> list[Figure]:
     """Draw every figure of every study into a folder, as ``<sweep>-<study>….png``, ``.pdf`` and ``.csv``.
 
     Args:
@@ -49,134 +45,248 @@ def draw_figures(table: pd.DataFrame, studies: Sequence[StudyView], context: Rep
         studies: in the order of the page.
         context: names the sweep, the base and the judge.
         out: made if it is not there; nothing but earlier figures of the same name is replaced.
+        averages: ``study, model, group, average, ci_low, ci_high``, for the intervals of averages; default none.
+        pretraining: percent of the base's pre-training documents in each language, for figure 8; default none.
 
     Raises:
         trainables.errors.UserError: when the folder cannot be written to, or somebody's own file has a figure's name.
     """
-    outputs = Outputs(out)
-    rows_of = {study.label: study_rows(clean(table), study) for study in studies}
-    figures = []
-    for study in studies:
-        rows = rows_of[study.label]
-        for plan in _plans(rows, study):
-            stem = f"{context.sweep}-{plan.name}"
-            missing = int(plan.numbers["if_score"].isna().sum())
-            subtitle = f"base model {context.base} · judge {context.judge} · 50: not to be told apart from the baseline"
-            subtitle += " · hatched: missing" if missing else ""
-            with matplotlib.rc_context(STYLE):
-                drawn = plan.draw(rows, study, plan.title, subtitle)
-                png, pdf = _bytes(drawn, "png"), _bytes(drawn, "pdf")
-                width = int(drawn.get_figwidth() * 92)
-            note = f" {missing} {'value is' if missing == 1 else 'values are'} missing and hatched." if missing else ""
-            figures.append(
-                Figure(
-                    name=plan.name,
-                    title=plan.title,
-                    caption=f"{plan.text}{note} Base model: {context.base}. Judge: {context.judge}.",
-                    png=outputs.write(f"{stem}.png", png),
-                    pdf=outputs.write(f"{stem}.pdf", pdf),
-                    csv=outputs.write(f"{stem}.csv", plan.csv),
-                    alt=f"{plan.title}. The numbers are in {stem}.csv and in the score table.",
-                    width=width,
-                    missing=missing,
-                )
-            )
-    return figures
+    outputs, scores = Outputs(out), clean(table)
+    return [
+        write(planned, context, outputs)
+        for study in studies
+        for planned in _prints(study_rows(scores, study), study, context, averages, pretraining or {})
+    ]
 
 
-def _plans(rows: pd.DataFrame, study: StudyView) -> Iterator[_Plan]:
-    if study.kind in ("monolingual", "slavic", "base", "custom"):
-        yield _heat_map(rows, study)
-    elif study.kind == "pinch" and levels(rows):
-        yield from _pinch(rows, study)
+def _prints(
+    rows: pd.DataFrame,
+    study: StudyView,
+    context: ReportContext,
+    averages: pd.DataFrame | None,
+    pretraining: Mapping[str, float],
+) -> Iterator[Print]:
+    if study.kind in (*_ALONE, "base") or (study.kind == "custom" and len(rows)):
+        scores = HeatMap(rows, study, averages)
+        yield _heat_map(scores)
+        yield from _beside(scores, context)
+        if study.kind == "monolingual":
+            yield from _shares(scores, pretraining)
+        if study.kind in _ALONE and rows["in_language_share"].notna().any():
+            yield _spoken(rows, study)
+    elif study.kind == "pinch":
+        pinch = Pinch(rows, study, averages)
+        if pinch.levels:
+            yield from _pinch(pinch)
     elif study.kind == "permutations" and len(rows):
-        numbers = curves.permutation_numbers(rows, study)
-        yield _Plan(
-            study.label,
-            "More tuning languages, scores in languages never tuned on",
-            "Uniform mixtures over one to more languages; each point is a mean over the models with as many. "
-            f"Evaluated in {_list(study.evaluate_in)}, which no mixture holds.",
-            curves.draw_permutations,
-            numbers,
-            _csv(numbers),
-        )
+        yield _counts(Counts(rows, study, averages))
     elif study.kind == "pairs" and study.pairs:
-        numbers = curves.pair_numbers(rows, study)
-        yield _Plan(
-            study.label,
-            "Two languages instead of one",
-            "Each language alone and the two half and half, with the same number of examples, evaluated in the "
-            "languages of neither: a small mark for each language, a large one for their mean.",
-            curves.draw_pairs,
-            numbers,
-            _csv(numbers),
-        )
+        yield _pairs(Pairs(rows, study, averages))
 
 
-def _heat_map(rows: pd.DataFrame, study: StudyView) -> _Plan:
-    table = heatmap.matrix(rows, study)
+def _heat_map(scores: HeatMap) -> Print:
+    study = scores.study
+    rows = "Rows: the language tuned on. Columns: the language evaluated in. "
+    alone = "The baseline is the model tuned on the column's language alone"
     title, text = {
         "base": (
             "Tuned models against the base model that was not tuned",
-            "Rows: the language tuned on. Columns: the language evaluated in. The baseline is the pre-trained model.",
+            f"As figure 10 of the paper. {rows}The baseline is the pre-trained model.",
         ),
         "custom": (
             f"Instruction following of the mixtures of {study.label}",
-            "Rows: the mixture tuned on. Columns: the language evaluated in. The baseline is the model tuned on the "
-            "column's language alone.",
+            f"Rows: the mixture tuned on. Columns: the language evaluated in. {alone}.",
         ),
     }.get(
         study.kind,
         (
             "Tuned on one language, evaluated in all",
-            "Rows: the language tuned on. Columns: the language evaluated in. The baseline is the model tuned on the "
-            "column's language alone, so the outlined diagonal is 50 by definition; the average includes it.",
+            f"{_like(study)}{rows}{alone}, so the outlined diagonal is 50 by definition; the average includes it.",
         ),
     )
-    if len(study.evaluate_in) <= heatmap._INTERVALS_UP_TO:
-        text += " Small: the 95% interval."
-    numbers = table.reset_index().melt(id_vars=[table.index.name], var_name="eval_language", value_name="if_score")
-    return _Plan(study.label, title, text, heatmap.draw, numbers, heatmap.csv(table))
+    if set(study.languages) <= set(SLAVIC):
+        title = "Tuned on one Slavic language, evaluated in all"
+    if any(scores.intelligible(code) for code in study.languages):
+        text += " Dashed: the two languages are mutually intelligible."
+    text += " Small: the 95% interval." if len(study.evaluate_in) <= INTERVALS_UP_TO else ""
+    values = scores.values
+    return Print(
+        name=study.label,
+        title=title,
+        text=text,
+        alt=_ranking(values["avg"]),
+        draw=scores.draw,
+        csv=scores.csv(),
+        missing=int(values.isna().sum().sum()),
+        below=_BELOW,
+    )
 
 
-def _pinch(rows: pd.DataFrame, study: StudyView) -> Iterator[_Plan]:
-    numbers = curves.pinch_numbers(rows, study)
-    lines = [series.name for series in curves.pinch_series(study)]
-    averages = numbers[numbers["series"].isin(lines)]
-    single = numbers[numbers["series"].isin([language_name(language) for language in study.evaluate_in])]
-    mixture = f"English with a share spread evenly over {_list(study.languages)}"
-    yield _Plan(
-        f"{study.label}-averages",
-        f"How small a pinch is enough ({study.label})",
-        f"Tuned on {mixture}; the size of the training set never changes. Means over evaluation languages.",
-        curves.draw_pinch_averages,
-        averages,
-        _csv(averages),
+def _like(study: StudyView) -> str:
+    if set(study.languages) == set(SLAVIC):
+        return "As figure 7 of the paper. "
+    return "As figure 1 of the paper. " if set(study.languages) == set(MAIN12) else ""
+
+
+def _beside(scores: HeatMap, context: ReportContext) -> Iterator[Print]:
+    theirs = published.matrix(scores.study)
+    if theirs is None:
+        return
+    here = scores.values
+    numbers = beside.numbers(here, theirs)
+    cells, means = beside.correlations(numbers, scores.study)
+    found = [f"over {n} {what} r = {r:.2f}" for (r, n), what in ((cells, "cells"), (means, "averages")) if r == r]
+    said = f"Pearson's correlation of the two: {' and '.join(found)}. " if found else ""
+    yield Print(
+        name=f"{scores.study.label}-published",
+        title="This run beside the published values"
+        + (" (against the base model)" if scores.study.kind == "base" else ""),
+        text=f"Left: this run less the published value. Right: one against the other. {said}{published.note(context)}",
+        alt=said.strip() or "No score yet.",
+        draw=lambda title, subtitle: beside.draw(here, theirs, scores.study, title, subtitle),
+        csv=csv(numbers),
+        missing=int(numbers["if_score"].isna().sum()),
     )
-    yield _Plan(
-        f"{study.label}-languages",
-        f"Language by language ({study.label})",
-        f"Tuned on {mixture}. Bands: 95% intervals over instructions; grey: the other languages.",
-        curves.draw_pinch_languages,
-        single,
-        _csv(single),
+
+
+def _shares(scores: HeatMap, pretraining: Mapping[str, float]) -> Iterator[Print]:
+    numbers = shares.numbers(scores, pretraining)
+    if len(numbers) < 2:
+        return
+    found = shares.correlate(numbers)
+    yield Print(
+        name=f"{scores.study.label}-shares",
+        title="Average score against the language's share of pre-training",
+        text=(
+            "As figure 8 of the paper, English left out. A point is a language tuned on alone; upright: the 95% "
+            f"interval of its average. Pearson's {found} (Fisher). Published: r = {published.CORRELATION}, "
+            f"n = {published.LANGUAGES}."
+        ),
+        alt=f"{found}.",
+        draw=lambda title, subtitle: shares.draw(numbers, title, subtitle),
+        csv=csv(numbers),
+        missing=int(numbers["average"].isna().sum()),
     )
+
+
+def _spoken(rows: pd.DataFrame, study: StudyView) -> Print:
+    numbers = spoken.numbers(rows, study)
+    share = spoken.overall(numbers)
+    said = "" if math.isnan(share) else f"{share:.1f}% of the responses of models tuned on another language are. "
+    return Print(
+        name=f"{study.label}-in-language",
+        title="Responses in the language of their prompt, in percent",
+        text=(
+            f"As appendix E of the paper, where 239 of 240 were. {said}Rows: the language tuned on. Columns: the "
+            "language of the prompt. Last: the mean over the languages that are not the row's."
+        ),
+        alt=said.strip() or "Not known yet.",
+        draw=lambda title, subtitle: spoken.draw(numbers, title, subtitle),
+        csv=numbers.to_csv(float_format="%.1f", lineterminator="\n"),
+        missing=int(numbers.isna().sum().sum()),
+    )
+
+
+def _pinch(pinch: Pinch) -> Iterator[Print]:
+    study = pinch.study
+    lines, single = pinch.numbers(pinch.series), pinch.numbers(pinch.single)
+    mixture = f"Tuned on English with a share spread evenly over {_list(study.languages)}"
+    unseen = set(study.evaluate_in) - set(study.languages)
+    like = f"As figure {4 if unseen else 3} of the paper. "
+    yield Print(
+        name=f"{study.label}-averages",
+        title=f"How small a pinch is enough ({study.label})",
+        text=(
+            f"{like}{mixture}; the size of the training set never changes. Lines: means over evaluation languages, "
+            f"English apart.{_INTERVALS if lines['ci_low'].notna().any() else ''}"
+        ),
+        alt=_ends(lines),
+        draw=pinch.draw_averages,
+        csv=csv(lines),
+        missing=int(lines["if_score"].isna().sum()),
+    )
+    yield Print(
+        name=f"{study.label}-languages",
+        title=f"Language by language ({study.label})",
+        text=f"{mixture}. Bands: 95% intervals over instructions; grey: the other languages.",
+        alt=_ends(single),
+        draw=pinch.draw_languages,
+        csv=csv(single),
+        missing=int(single["if_score"].isna().sum()),
+        below=_BELOW,
+    )
+
+
+_INTERVALS = " Upright: 95% intervals over instructions."
+
+
+def _counts(counts: Counts) -> Print:
+    numbers = counts.numbers()
+    means = " ".join(
+        f"{size}: {'missing' if value.missing else f'{value.value:.1f}'}."
+        for size, value in zip(counts.sizes, counts.means, strict=True)
+    )
+    text = (
+        "As figure 5 of the paper. Uniform mixtures over one to more languages; each point is a mean over the models "
+        f"with as many, hollow marks are the models. Evaluated in {_list(counts.study.evaluate_in)}, which no mixture "
+        "holds."
+    )
+    if any(value.known for value in counts.means):
+        text += " Upright: the mean of the models' 95% intervals, as wide as the mean's can be."
+    return Print(
+        name=counts.study.label,
+        title="More tuning languages, scores in languages never tuned on",
+        text=text,
+        alt=f"Average by number of tuning languages: {means}",
+        draw=counts.draw,
+        csv=csv(numbers),
+        missing=int(numbers["if_score"].isna().sum()),
+        below=_BELOW,
+    )
+
+
+def _pairs(pairs: Pairs) -> Print:
+    numbers = pairs.numbers()
+    means = "; ".join(
+        f"{' + '.join(map(language_name, tuned_on.split('+')))} {'missing' if mean.missing else f'{mean.value:.1f}'}"
+        for _, tuned_on, _, mean in pairs.lines
+    )
+    return Print(
+        name=pairs.study.label,
+        title="Two languages instead of one",
+        text=(
+            "As figure 6 of the paper. Each language alone and the two half and half, with the same number of "
+            "examples, evaluated in the languages of neither: a small mark for each language, a large one for their "
+            "mean."
+        ),
+        alt=f"Means: {means}.",
+        draw=pairs.draw,
+        csv=csv(numbers),
+        missing=int(numbers["if_score"].isna().sum()),
+        below=_BELOW,
+    )
+
+
+def _ranking(averages: pd.Series) -> str:
+    known = averages.dropna()
+    if known.empty:
+        return "No average yet."
+    best, worst = str(known.idxmax()), str(known.idxmin())
+    return (
+        f"The highest average is {language_name(best)}'s, {known.max():.1f}, the lowest {language_name(worst)}'s, "
+        f"{known.min():.1f}."
+    )
+
+
+def _ends(numbers: pd.DataFrame) -> str:
+    """Where each line begins and ends."""
+    found = []
+    for name, part in numbers.dropna(subset="if_score").groupby("series", sort=False):
+        first, last = part.iloc[0], part.iloc[-1]
+        found.append(f"{name} {first['if_score']:.1f} at {first['level']}, {last['if_score']:.1f} at {last['level']}")
+    return f"{'; '.join(found)}." if found else "No score yet."
 
 
 def _list(codes: Sequence[str]) -> str:
     names = [language_name(code) for code in codes]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _csv(numbers: pd.DataFrame) -> str:
-    text = io.StringIO()
-    numbers.to_csv(text, index=False, float_format="%.2f", lineterminator="\n")
-    return text.getvalue()
-
-
-def _bytes(drawn: Drawing, kind: str) -> bytes:
-    """The file's content, without a date, so that the same numbers are the same bytes."""
-    metadata = {"Software": "Pinch"} if kind == "png" else {"Creator": "Pinch", "CreationDate": None}
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format=kind, metadata=metadata, dpi=200)
-    return buffer.getvalue()

@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from orchestrator.languages import ENGLISH
 from orchestrator.report.cells import MISSING, Cells, Value, difference, level_of
 from orchestrator.report.views import (
     Level,
@@ -178,7 +177,7 @@ def _improved(
     with_forty, without = (cells.average(level, codes, group) for level in ends)
     if with_forty.missing or without.missing:
         return _missing(sentence, f"an average of {study.label}")
-    gain = sources.paired(study, *(cells.models(level) for level in ends), group)
+    gain = sources.paired(study, cells.models(ends[0]), cells.models(ends[1]), group)
     if gain.missing:
         gain = difference(with_forty, without)
     here = f"{study.label}, mean over {len(codes)} languages: {with_forty.value:.1f} with forty examples, "
