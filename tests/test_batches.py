@@ -82,13 +82,24 @@ def test_a_template_longer_than_the_limit_is_the_users_error(tokenizer):
         instruction_ids(tokenizer, template, "Where?", 20)
 
 
-def test_the_target_ends_in_eos_even_when_cut(tokenizer):
+def test_a_target_ends_in_eos_unless_it_had_to_be_cut(tokenizer):
     template = template_text("plain", tokenizer)
-    _, whole = example_ids(tokenizer, template, "Where?", "Here.", recipe())
-    _, cut = example_ids(tokenizer, template, "Where?", "Here and there. " * 50, recipe(max_target_tokens=9))
-    assert whole[-1] == cut[-1] == tokenizer.eos_token_id
+    rows = [("Where?", "Here."), ("Where?", "Here and there. " * 50)]
+    (_, whole), (_, cut) = example_ids(tokenizer, template, rows, recipe(max_target_tokens=9))
+    assert whole[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(whole[:-1]) == "Here."
     assert len(cut) == 9
+    assert tokenizer.eos_token_id not in cut
+
+
+def test_the_prompt_of_an_example_is_the_one_that_is_asked_later(tokenizer):
+    template = template_text("plain", tokenizer)
+    short, long = "Where?", "Where is the sea? " * 60
+    settings_ = recipe(max_input_tokens=40)
+    examples = example_ids(tokenizer, template, [(short, "Here."), (long, "There.")], settings_)
+    assert [prompt for prompt, _ in examples] == [
+        instruction_ids(tokenizer, template, text, 40) for text in (short, long)
+    ]
 
 
 def test_braces_in_instructions_are_left_alone(tokenizer):
@@ -175,6 +186,18 @@ def test_workers_share_a_batch_without_loss_and_in_step(examples, micro, world):
         for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
     )
     assert seen == sorted([*prompt, *target] for prompt, target in examples)
+
+
+@given(examples_strategy, st.integers(1, 5), st.integers(0, 12))
+def test_micro_batches_are_as_many_as_equal_ones_pad_no_more_and_never_hold_more_than_there_is_room_for(
+    examples, micro, longest
+):
+    batches = micro_batches(examples, micro, pad_id=0, longest=longest)
+    lengths = sorted(len(prompt) + len(target) for prompt, target in examples)
+    equal = [lengths[start : start + micro] for start in range(0, len(lengths), micro)]
+    assert len(batches) == len(equal)
+    assert sum(batch.input_ids.size for batch in batches) <= sum(len(part) * part[-1] for part in equal)
+    assert all(batch.input_ids.size <= micro * max(longest, lengths[-1]) for batch in batches)
 
 
 def test_exactly_the_positions_before_target_tokens_are_scored():

@@ -15,12 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tests.tuning_examples import job, make_tiny, write_examples
 from trainables import training_state
 from trainables.batches import micro_batches, template_text
-from trainables.dropout import apply_dropout, decoder_layers
+from trainables.dropout import apply_dropout, decoder_layers, dropped
 from trainables.errors import StepFailed, UserError
 from trainables.finetune import finetune, read_examples
 from trainables.parallel import Parallel, Settled, settle
 from trainables.recipe import Recipe
-from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
+from trainables.tuning_model import SummedCrossEntropy, load_for_tuning, load_tokenizer, tensors
 from trainables.world import join_world, start_engine
 
 
@@ -282,6 +282,43 @@ def test_the_loss_is_that_of_the_targets_alone(room, base):
         (batch,) = micro_batches(examples[:5], 5, tokenizer.pad_token_id)
         found = float(model(**tensors(batch, torch.device("cpu"))))
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    values = dropped(torch.ones(1001, 301), rate)
+    zero = float((values == 0).double().mean())
+    assert zero == pytest.approx(rate, abs=0.003)
+    assert values[values != 0].unique().tolist() == pytest.approx([1 / (1 - rate)])
+    # no two neighbours are decided by the same bits
+    pairs = (values == 0).double().flatten()
+    assert float((pairs[:-1] * pairs[1:]).mean()) == pytest.approx(rate**2, abs=0.003)
+
+
+def test_dropout_passes_gradients_through_what_it_kept():
+    torch.manual_seed(0)
+    values = torch.ones(50, requires_grad=True)
+    out = dropped(values, 0.3)
+    out.sum().backward()
+    assert torch.equal(values.grad, out.detach())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_the_summed_cross_entropy_is_torchs_own_and_so_is_its_gradient(precision, rows, monkeypatch):
+    monkeypatch.setattr("trainables.tuning_model._rows", lambda logits: 3)
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(rows, 50)).to(precision)
+    labels = torch.randint(50, (rows,))
+    mine, torchs = (logits.clone().requires_grad_() for _ in range(2))
+    loss = SummedCrossEntropy.apply(mine, labels)
+    expected = torch.nn.functional.cross_entropy(torchs.float(), labels, reduction="sum")
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    (2 * loss).backward()
+    (2 * expected).backward()
+    assert mine.grad.dtype == precision
+    assert torch.allclose(mine.grad.float(), torchs.grad.float(), atol=1e-5 if precision == torch.float32 else 2e-2)
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.errors import UserError
@@ -99,7 +100,21 @@ def _dropped(rate: float) -> Any:
         if not module.training:
             return None
         if isinstance(output, tuple):
-            return (functional.dropout(output[0], rate), *output[1:])
-        return functional.dropout(output, rate)
+            return (dropped(output[0], rate), *output[1:])
+        return dropped(output, rate)
 
     return hook
+
+
+def dropped(values: Tensor, rate: float) -> Tensor:
+    """``values`` with each zeroed with probability ``rate``, the others scaled by 1 / (1 - rate).
+
+    On a CPU four decisions are taken from one random number of 64 bits, the rate so rounded to a 65,536th: torch's
+    own dropout draws one number for each, which takes a tenth of the time of a small model's step.
+    """
+    if values.device.type != "cpu":
+        return functional.dropout(values, rate)
+    count = values.numel()
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = bits[:count].view(values.shape) >= round(rate * 2**16) - 2**15
+    return values * kept.to(values.dtype).mul_(1 / (1 - rate))

@@ -24,6 +24,7 @@ from trainables.batches import (
     Example,
     batches_of,
     example_ids,
+    longest_of,
     micro_batches,
     target_count,
     template_text,
@@ -129,7 +130,7 @@ def read_examples(job: FineTuneJob, tokenizer: Any) -> tuple[list[str], list[Exa
         raise UserError(f"{job.examples}: holds no examples")
     template = template_text(job.template, tokenizer)
     rows = zip(table["instruction"], table["response"], strict=True)
-    return table["id"], [example_ids(tokenizer, template, *row, job.recipe) for row in rows]
+    return table["id"], example_ids(tokenizer, template, rows, job.recipe)
 
 
 class _Run:
@@ -149,6 +150,7 @@ class _Run:
         self.job, self.world, self.engine, self.settled, self.report = job, world, engine, settled, report
         self.ids, self.examples = ids, examples
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.longest = longest_of(examples)
         self.probe = probe_tokens([[*prompt, *target] for prompt, target in examples])
         self.first_step = 0
         self.before = 0.0
@@ -208,7 +210,8 @@ class _Run:
         """One optimizer step on a global batch; returns its mean loss per target token, over all workers."""
         torch.manual_seed((self.job.seed * 1_000_003 + step) * 4_096 + self.world.rank)
         targets = target_count(batch)
-        parts = micro_batches(batch, self.settled.micro_batch, self.pad, self.world.rank, self.world.size)
+        world, settled = self.world, self.settled
+        parts = micro_batches(batch, settled.micro_batch, self.pad, world.rank, world.size, self.longest)
         # DeepSpeed averages over workers and micro-batches; this undoes it, so that the sum over the batch remains.
         scale = self.world.size * len(parts) / targets
         total = torch.zeros((), device=self.world.device)
@@ -247,7 +250,7 @@ def _settle(job: FineTuneJob, world: World, examples: list[Example]) -> tuple[Se
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(job.base, trust_remote_code=False)
-    longest = max(len(prompt) + len(target) for prompt, target in examples)
+    longest = longest_of(examples)
     attention = "eager" if world.device.type == "cpu" and longest <= 512 else "sdpa"
     return settle(job.parallel, job.recipe, config, world.size, longest), attention
 

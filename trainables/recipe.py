@@ -6,7 +6,7 @@ from typing import Literal
 
 from trainables.spec import Spec, identity
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised when the same mixture, base, recipe and seed would give other weights (see `trainables.finetune`)."""
 
 
