@@ -115,12 +115,46 @@ def scores(
         str | None,
         typer.Option(metavar="NAME", help="Scores of another judge whose verdicts are in the store."),
     ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Five more columns: how far the judge can be trusted.")
+    ] = False,
+    averages: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write averages over languages here, as CSV.")
+    ] = None,
+    differences: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each pinch against English only and uniform here, as CSV."),
+    ] = None,
 ) -> None:
     """The score table as CSV, one row per study, model and evaluation language; also while running."""
     from orchestrator import show
 
-    made = _plan(sweep, overrides)
-    show.scores(made, _store(store), csv, judge, err)
+    made, opened = _plan(sweep, overrides), _store(store)
+    show.scores(made, opened, csv, judge, err, quality=quality, averages=averages, differences=differences)
+
+
+@app.command(epilog="Example: pinch compare demo demo --set-b recipe.steps=200 > differences.csv")
+def compare(
+    sweep_a: Annotated[str, typer.Argument(metavar="SWEEP_A", help="A path ending in .yaml, or a shipped name.")],
+    sweep_b: Annotated[str, typer.Argument(metavar="SWEEP_B", help="What is held against it.")],
+    store: StoreOption = DEFAULT_STORE,
+    store_b: Annotated[
+        str | None, typer.Option("--store-b", metavar="STORE", help="The store of SWEEP_B, where it is another.")
+    ] = None,
+    overrides: SetOption = [],  # noqa: B006
+    overrides_a: Annotated[list[str], typer.Option("--set-a", metavar="A.B=V", help="--set for SWEEP_A alone.")] = [],  # noqa: B006
+    overrides_b: Annotated[list[str], typer.Option("--set-b", metavar="A.B=V", help="--set for SWEEP_B alone.")] = [],  # noqa: B006
+) -> None:
+    """How far B's scores differ from A's, paired by instruction, as CSV; cells match by study, model and language."""
+    from orchestrator.comparing import compare as compare_tables
+    from orchestrator.score_table import ScoreTable
+
+    a = ScoreTable(_plan(sweep_a, [*overrides, *overrides_a]), _store(store))
+    b = ScoreTable(_plan(sweep_b, [*overrides, *overrides_b]), _store(store_b or store))
+    found = compare_tables(a, b)
+    sys.stdout.write(found.as_csv())
+    for sentence in found.sentences():
+        err.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: pinch report demo --out report")
@@ -135,7 +169,7 @@ def report(
     """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
     from orchestrator.reporting import write_report
 
-    page = write_report(_plan(sweep, overrides), _store(store), store, out)
+    page = write_report(_plan(sweep, overrides), _store(store), store, out).page
     err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
 
 

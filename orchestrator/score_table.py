@@ -2,20 +2,27 @@
 
 Rows exist whether or not their scores do; what is not there is empty, never a number. Scores of a judge other than
 the sweep's own can be asked for as long as its verdicts are in the store.
+
+Each verdict file is read once; what averages, differences and judge quality need of it, the two answers about each
+instruction, is kept: two bytes each, and its id.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 
 from orchestrator.grids import BASE
 from orchestrator.identity import Step
+from orchestrator.judge_quality import QUALITY_COLUMNS, Quality, Responses, quality, read_responses
 from orchestrator.plan import Model, Plan, ScoreCell
-from orchestrator.scoring import DIAGONAL, Score, score
+from orchestrator.scoring import DIAGONAL, Judged, Score, judged_columns, score
 from orchestrator.store import Entry, Store
 from trainables.errors import UserError
 
@@ -61,16 +68,27 @@ class ScoreTable:
         self._elsewhere: dict[tuple[str, str], Entry] | None = None
         if self.judge != plan.sweep.judge.label:
             self._elsewhere = self._comparisons_of(self.judge)
+        self._answers: dict[str, Judged] = {}
         self._scores: dict[str, Score] = {}
+        self._quality: dict[str, Quality] = {}
+        self._responses: dict[str, Responses] = {}
         self._shares: dict[str, float | None] = {}
 
-    def rows(self) -> list[Row]:
-        """Every row, in the order of the studies."""
-        return [self._row(cell) for cell in self.plan.cells]
+    def rows(self, quality: bool = False) -> list[Row]:
+        """Every row, in the order of the studies; with ``quality``, the judge's quality measures behind it."""
+        return [self._row(cell, quality) for cell in self.plan.cells]
 
-    def rows_of(self, model: Model) -> list[Row]:
+    def rows_of(self, model: Model, quality: bool = False) -> list[Row]:
         """The rows of one model."""
-        return [self._row(cell) for cell in self.plan.cells if cell.model is model]
+        return [self._row(cell, quality) for cell in self.cells_of(model)]
+
+    def cells_of(self, model: Model) -> list[ScoreCell]:
+        """The cells behind the rows of one model, in the same order."""
+        return [cell for cell in self.plan.cells if cell.model is model]
+
+    def frame(self, quality: bool = False) -> pd.DataFrame:
+        """Every row as a DataFrame; with ``quality``, its five columns after the twenty-one."""
+        return pd.DataFrame(self.rows(quality), columns=list(columns(quality)))
 
     def done(self) -> tuple[int, int]:
         """How many rows have a score, of how many."""
@@ -79,11 +97,43 @@ class ScoreTable:
 
     def score_of(self, cell: ScoreCell) -> Score | None:
         """A cell's score, or None while its comparison is not made."""
-        return DIAGONAL if cell.comparison is None else self._score(cell.comparison)
+        if cell.comparison is None:
+            return DIAGONAL
+        key = cell.comparison.key
+        if key not in self._scores:
+            answers = self.answers(cell)
+            if answers is None:
+                return None
+            self._scores[key] = score(answers)
+        return self._scores[key]
 
-    def _row(self, cell: ScoreCell) -> Row:
+    def answers(self, cell: ScoreCell) -> Judged | None:
+        """What the judge said of each instruction; None on the diagonal, and while the comparison is not made."""
+        if cell.comparison is None:
+            return None
+        key = cell.comparison.key
+        if key not in self._answers:
+            entry = self._comparison(cell.comparison)
+            if entry is None:
+                return None
+            table = pq.read_table(entry.path / "verdicts.parquet", columns=["instruction_id", "order", "choice"])
+            self._answers[key] = judged_columns(*table.columns)
+        return self._answers[key]
+
+    def quality_of(self, cell: ScoreCell) -> Quality | None:
+        """How far a cell's score can be trusted; None on the diagonal, and while the comparison is not made."""
+        answers = self.answers(cell)
+        if answers is None or cell.comparison is None:
+            return None
+        key = cell.comparison.key
+        if key not in self._quality:
+            baseline, model = (self._responses_of(step) for step in cell.comparison.needs[:2])
+            self._quality[key] = quality(answers, baseline, model)
+        return self._quality[key]
+
+    def _row(self, cell: ScoreCell, with_quality: bool = False) -> Row:
         listed = cell.row.listed
-        row: Row = dict.fromkeys(COLUMNS)
+        row: Row = dict.fromkeys(columns(with_quality))
         row |= {
             "study": listed.study,
             "model": cell.name,
@@ -101,22 +151,15 @@ class ScoreTable:
         if result is not None:
             row |= result.as_dict()
             row["in_language_share"] = self._share(cell.generation_set)
+        measures = self.quality_of(cell) if with_quality else None
+        if measures is not None:
+            row |= measures.as_dict()
         return row
 
-    def _score(self, comparison: Step) -> Score | None:
-        if comparison.key not in self._scores:
-            if self._elsewhere is None:
-                entry = self.store.find("comparison", comparison.key)
-            else:
-                entry = self._elsewhere.get((comparison.payload["baseline"], comparison.payload["model"]))
-            if entry is None:
-                return None
-            table = pq.read_table(entry.path / "verdicts.parquet", columns=["instruction_id", "order", "choice"])
-            columns = table.to_pydict()
-            self._scores[comparison.key] = score(
-                zip(columns["instruction_id"], columns["order"], columns["choice"], strict=True)
-            )
-        return self._scores[comparison.key]
+    def _comparison(self, comparison: Step) -> Entry | None:
+        if self._elsewhere is None:
+            return self.store.find("comparison", comparison.key)
+        return self._elsewhere.get((comparison.payload["baseline"], comparison.payload["model"]))
 
     def _comparisons_of(self, judge: str) -> dict[tuple[str, str], Entry]:
         entries = self.store.entries("comparison").values()
@@ -138,22 +181,47 @@ class ScoreTable:
             self._shares[generation_set.key] = in_language_share(entry)
         return self._shares[generation_set.key]
 
+    def _responses_of(self, generation_set: Step) -> Responses | None:
+        if generation_set.key not in self._responses:
+            entry = self.store.find("generation_set", generation_set.key)
+            if entry is None:
+                return None
+            self._responses[generation_set.key] = read_responses(entry.path / "responses.parquet")
+        return self._responses[generation_set.key]
+
+
+def columns(quality: bool = False) -> tuple[str, ...]:
+    """The table's columns: the twenty-one, and the measures of quality where they are asked for."""
+    return (*COLUMNS, *QUALITY_COLUMNS) if quality else COLUMNS
+
 
 def in_language_share(entry: Entry) -> float | None:
     """Share of a response set that is in its prompt's language, over the responses long enough to tell."""
-    flags = pq.read_table(entry.path / "responses.parquet", columns=["in_language"])["in_language"].to_pylist()
-    told = [flag for flag in flags if flag is not None]
-    return sum(told) / len(told) if told else None
+    flags = pq.read_table(entry.path / "responses.parquet", columns=["in_language"])["in_language"]
+    told = flags.drop_null().to_numpy()
+    return float(told.mean()) if len(told) else None
 
 
-def as_csv(rows: list[Row]) -> str:
-    """The table as CSV with a header; missing values empty, booleans true and false."""
+def as_csv(rows: Iterable[Row], names: tuple[str, ...] = COLUMNS) -> str:
+    """Rows as CSV with a header; missing values empty, booleans true and false."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(row[name]) for name in COLUMNS})
+        writer.writerow({name: _cell(row[name]) for name in names})
     return out.getvalue()
+
+
+def write_csv(option: str, path: Path, text: str) -> None:
+    """Write a table where the user said.
+
+    Raises:
+        UserError: when the file cannot be written; ``option`` is what named it.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise UserError(f"{option} {path}: cannot be written ({problem.strerror}); name another file.") from None
 
 
 def _cell(value: Any) -> Any:

@@ -7,23 +7,25 @@ same position twice. The score is the mean of win 1, tie 0.5, loss 0, in percent
 An answer that cannot be parsed is no verdict. Its instruction is counted as invalid and left out, for scoring
 it in any way would move the score by how badly the judge writes. What is missing stays None, never a number.
 
-This room must never know who judged or where verdicts are kept.
+This room must never know who judged or where verdicts are kept; how intervals come about is
+:mod:`orchestrator.bootstrap`'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
+from orchestrator.bootstrap import DRAWS, Estimate, interval, mean_interval
 from orchestrator.languages import ENGLISH
 
 ORDERS = ("ab", "ba")
-DRAWS = 5_000
-CONFIDENCE = 95.0
 
 
 class VerdictRow(NamedTuple):
@@ -34,6 +36,32 @@ class VerdictRow(NamedTuple):
     """``ab`` showed the baseline A first, ``ba`` the model B."""
     choice: int | None
     """1 or 2, the position of the preferred response; None where no answer could be parsed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Both answers about each instruction of one comparison, as arrays of one length."""
+
+    ids: tuple[str, ...]
+    """In sorted order, so that nothing depends on the sequence of the verdicts."""
+    ab: NDArray[np.int8]
+    """The choice in order ``ab``: 1 or 2, 0 where no answer could be parsed."""
+    ba: NDArray[np.int8]
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Instructions with an answer in both orders."""
+        return (self.ab > 0) & (self.ba > 0)
+
+    @cached_property
+    def outcomes(self) -> NDArray[np.float64]:
+        """For model B: win 1, tie 0.5, loss 0; NaN where invalid."""
+        return np.where(self.valid, ((self.ab == 2) + (self.ba == 1).astype(float)) / 2, np.nan)
+
+    def over(self, ids: Collection[str]) -> Judged:
+        """The same about some of the instructions."""
+        kept = [at for at, name in enumerate(self.ids) if name in ids]
+        return Judged(tuple(self.ids[at] for at in kept), self.ab[kept], self.ba[kept])
 
 
 @dataclass(frozen=True)
@@ -64,26 +92,59 @@ DIAGONAL = Score(50.0, None, None, wins=0, ties=0, losses=0, invalid=0, n=0, fir
 """A baseline against itself: 50 by definition, never judged."""
 
 
-def outcomes(verdicts: Iterable[tuple[str, str, int | None]]) -> dict[str, float | None]:
-    """Each instruction's outcome for model B: win 1, tie 0.5, loss 0, None where invalid.
-
-    ``verdicts`` are (instruction id, order, choice), such as :class:`VerdictRow`, in any sequence.
+def judged(verdicts: Iterable[tuple[str, str, int | None]]) -> Judged:
+    """The verdicts, (instruction id, order, choice) in any sequence, by instruction.
 
     Raises:
         ValueError: for an unknown order or choice, a call given twice, or an instruction with one order only.
     """
-    return _outcomes(_preferences(verdicts))
+    rows = list(verdicts)
+    return judged_columns(*([row[place] for row in rows] for place in range(3)))
 
 
-def score(verdicts: Iterable[tuple[str, str, int | None]], *, draws: int = DRAWS, seed: int = 0) -> Score:
-    """The score of model B against baseline A; see :func:`outcomes` for the verdicts and what is refused."""
-    preferences = _preferences(verdicts)
-    calls = [
-        (order, prefers_b) for order in ORDERS for prefers_b in preferences[order].values() if prefers_b is not None
-    ]
-    first = sum(prefers_b == (order == "ba") for order, prefers_b in calls)
-    results = list(_outcomes(preferences).values())
-    wins, ties, losses = (results.count(value) for value in (1.0, 0.5, 0.0))
+def judged_columns(
+    ids: Sequence[str] | Any, orders: Sequence[str] | Any, choices: Sequence[int | None] | Any
+) -> Judged:
+    """The same from three columns of one length, such as those of a verdict table: arrow arrays or sequences.
+
+    Raises:
+        ValueError: as :func:`judged`.
+    """
+    names, order, answer = _arrow(ids, pa.string()), _arrow(orders, pa.string()), _arrow(choices, pa.int64())
+    said = order.to_numpy(zero_copy_only=False)
+    swapped, choice = said == "ba", answer.fill_null(0).to_numpy()
+    unknown = ~swapped & (said != "ab")
+    _refuse(unknown, lambda at: f"instruction {names[at].as_py()!r}: order {said[at]!r} is neither ab nor ba")
+    odd = ~np.isin(choice, (1, 2)) & answer.is_valid().to_numpy(zero_copy_only=False)
+    _refuse(odd, lambda at: f"instruction {names[at].as_py()!r}: choice {choice[at]} is neither 1 nor 2 nor missing")
+    encoded = names.dictionary_encode()
+    known, row = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    answers = np.zeros((2, len(known)), dtype=np.int8)
+    for place, of_order in enumerate((~swapped, swapped)):
+        asked = np.bincount(row[of_order], minlength=len(known))
+        _refuse(asked > 1, lambda at, p=place: f"instruction {known[at]!r} is judged twice in order {ORDERS[p]}")
+        _refuse(asked < 1, lambda at: f"instruction {known[at]!r} is judged in one order only")
+        answers[place, row[of_order]] = choice[of_order]
+    by_id = sorted(range(len(known)), key=known.__getitem__)
+    return Judged(tuple(known[at] for at in by_id), answers[0, by_id], answers[1, by_id])
+
+
+def outcomes(verdicts: Iterable[tuple[str, str, int | None]]) -> dict[str, float | None]:
+    """Each instruction's outcome for model B: win 1, tie 0.5, loss 0, None where invalid; see :func:`judged`."""
+    found = judged(verdicts)
+    return {
+        name: float(value) if valid else None
+        for name, value, valid in zip(found.ids, found.outcomes, found.valid, strict=True)
+    }
+
+
+def score(verdicts: Judged | Iterable[tuple[str, str, int | None]], *, draws: int = DRAWS, seed: int = 0) -> Score:
+    """The score of model B against baseline A; see :func:`judged` for the verdicts and what is refused."""
+    found = verdicts if isinstance(verdicts, Judged) else judged(verdicts)
+    results = found.outcomes[found.valid]
+    wins, ties, losses = (int((results == value).sum()) for value in (1.0, 0.5, 0.0))
+    calls = np.concatenate([found.ab, found.ba])
+    parsable = int((calls > 0).sum())
     low, high = interval(wins, ties, losses, draws=draws, seed=seed)
     return Score(
         if_score=mean_score(wins, ties, losses),
@@ -92,9 +153,9 @@ def score(verdicts: Iterable[tuple[str, str, int | None]], *, draws: int = DRAWS
         wins=wins,
         ties=ties,
         losses=losses,
-        invalid=results.count(None),
-        n=wins + ties + losses,
-        first_position_rate=first / len(calls) if calls else None,
+        invalid=len(found.ids) - len(results),
+        n=len(results),
+        first_position_rate=int((calls == 1).sum()) / parsable if parsable else None,
     )
 
 
@@ -104,74 +165,59 @@ def mean_score(wins: int, ties: int, losses: int) -> float | None:
     return 50.0 * (2 * wins + ties) / n if n else None
 
 
-@lru_cache(maxsize=4096)
-def interval(
-    wins: int, ties: int, losses: int, *, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float] | tuple[None, None]:
-    """The 95% percentile bootstrap interval of :func:`mean_score` over instructions, (None, None) over none.
+def aligned(cells: Sequence[Judged | None]) -> NDArray[np.float64]:
+    """(cells, instructions): outcomes in percent, each column one instruction, NaN where it is invalid or not judged.
 
-    Drawing n instructions with replacement is drawing their three outcomes from a multinomial with the
-    observed shares, which costs the same for any n.
+    Columns are the instructions of any of the cells, sorted by id. None is a baseline against itself: 50 for every
+    instruction, so that it is an average's part without variance, as in the paper.
     """
-    n = wins + ties + losses
-    if not n:
-        return None, None
-    generator = np.random.default_rng(seed)
-    resampled = generator.multinomial(n, [wins / n, ties / n, losses / n], size=draws)
-    low, high = np.percentile(50.0 * (2 * resampled[:, 0] + resampled[:, 1]) / n, _TAILS)
-    return float(low), float(high)
+    known = sorted({name for cell in cells if cell is not None for name in cell.ids})
+    values = np.full((len(cells), len(known)), np.nan)
+    place = {name: at for at, name in enumerate(known)}
+    for at, cell in enumerate(cells):
+        if cell is None:
+            values[at] = 50.0
+        elif len(cell.ids) == len(known):
+            values[at] = 100.0 * cell.outcomes
+        else:
+            values[at, [place[name] for name in cell.ids]] = 100.0 * cell.outcomes
+    return values
 
 
-class Difference(NamedTuple):
-    """Model X less model Y, both against the same baseline, over the instructions valid for both."""
+def paired_difference(x: Judged | None, y: Judged | None, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Model X less model Y in one language, both against the same baseline: in points of the score, -100 to 100.
 
-    difference: float | None
-    """In points of the score, -100 to 100."""
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-
-
-def paired_difference(
-    x: Mapping[str, float | None], y: Mapping[str, float | None], *, draws: int = DRAWS, seed: int = 0
-) -> Difference:
-    """The mean difference of two sets of :func:`outcomes`, paired by instruction, with its interval."""
-    pairs = ((x[name], y[name]) for name in x.keys() & y.keys())
-    differences = [100.0 * (left - right) for left, right in pairs if left is not None and right is not None]
-    if not differences:
-        return Difference(None, None, None, 0)
-    values, counts = np.unique(np.array(differences), return_counts=True)
-    n = len(differences)
-    generator = np.random.default_rng(seed)
-    means = generator.multinomial(n, counts / n, size=draws) @ values / n
-    low, high = np.percentile(means, _TAILS)
-    return Difference(float(counts @ values / n), float(low), float(high), n)
+    Paired by instruction, over those valid for both, with the interval over instructions. None as in
+    :func:`aligned`.
+    """
+    values = aligned([x, y])
+    return mean_interval(values[0] - values[1], draws=draws, seed=seed)
 
 
-@dataclass(frozen=True)
-class Averages:
-    """Means of one model's scores over evaluation languages; None where one is missing or there are none."""
-
-    all: float | None
-    """Every language, the diagonal included (figures 1 and 10, last column)."""
-    seen: float | None
-    """Languages seen in tuning, without English (figure 4)."""
-    unseen: float | None
-    non_english: float | None
+Group = Literal["all", "seen", "unseen", "non_english"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""What averages are taken over. ``all``: every language, the diagonal included (figures 1 and 10, last column).
+``seen``: languages seen in tuning, without English (figure 4)."""
 
 
-def averages(scores: Mapping[str, float | None], seen: Collection[str]) -> Averages:
-    """Average one model's scores, given by evaluation language; ``seen``: the languages that count as seen.
+def group_languages(languages: Iterable[str], seen: Collection[str]) -> dict[Group, list[str]]:
+    """The evaluation languages of each group, in the order given; ``seen``: those that count as seen."""
+    codes = list(languages)
+    return {
+        "all": codes,
+        "seen": [code for code in codes if code in seen and code != ENGLISH],
+        "unseen": [code for code in codes if code not in seen],
+        "non_english": [code for code in codes if code != ENGLISH],
+    }
+
+
+def averages(scores: Mapping[str, float | None], seen: Collection[str]) -> dict[Group, float | None]:
+    """Each group's mean of one model's scores, given by evaluation language.
 
     An average over a part of its languages would look like a result and not be comparable with one: while a
-    score is missing, every average it belongs to is None.
+    score is missing, every average it belongs to is None, and so is one over no language.
     """
-    return Averages(
-        all=average(scores.values()),
-        seen=average(value for code, value in scores.items() if code in seen and code != ENGLISH),
-        unseen=average(value for code, value in scores.items() if code not in seen),
-        non_english=average(value for code, value in scores.items() if code != ENGLISH),
-    )
+    return {group: average(scores[code] for code in codes) for group, codes in group_languages(scores, seen).items()}
 
 
 def average(scores: Iterable[float | None]) -> float | None:
@@ -181,31 +227,12 @@ def average(scores: Iterable[float | None]) -> float | None:
     return sum(present) / len(present) if values and len(present) == len(values) else None
 
 
-_TAILS = [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2]
-
-_Preferences = dict[str, dict[str, bool | None]]
-"""By order, by instruction: whether the call preferred model B, None where its answer could not be parsed."""
-
-
-def _preferences(verdicts: Iterable[tuple[str, str, int | None]]) -> _Preferences:
-    found: _Preferences = {order: {} for order in ORDERS}
-    for name, order, choice in verdicts:
-        if order not in found:
-            raise ValueError(f"instruction {name!r}: order {order!r} is neither ab nor ba")
-        if choice not in (1, 2, None):
-            raise ValueError(f"instruction {name!r}: choice {choice!r} is neither 1 nor 2 nor missing")
-        if name in found[order]:
-            raise ValueError(f"instruction {name!r} is judged twice in order {order}")
-        found[order][name] = None if choice is None else choice == (2 if order == "ab" else 1)
-    alone = found["ab"].keys() ^ found["ba"].keys()
-    if alone:
-        raise ValueError(f"instruction {min(alone)!r} is judged in one order only")
-    return found
+def _arrow(column: Any, kind: pa.DataType) -> pa.Array:
+    array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column, type=kind)
+    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return whole.cast(kind)
 
 
-def _outcomes(preferences: _Preferences) -> dict[str, float | None]:
-    swapped = preferences["ba"]
-    return {
-        name: None if prefers_b is None or swapped[name] is None else (prefers_b + bool(swapped[name])) / 2
-        for name, prefers_b in preferences["ab"].items()
-    }
+def _refuse(wrong: NDArray[np.bool_], sentence: Any) -> None:
+    if wrong.any():
+        raise ValueError(sentence(int(wrong.argmax())))

@@ -12,14 +12,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import summaries
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.review import Outlook, review
-from orchestrator.score_table import ScoreTable, as_csv
+from orchestrator.score_table import ScoreTable, as_csv, columns, write_csv
+from orchestrator.sentences import intervals_note
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
-from trainables.errors import UserError
 
 LABELS = {
     "base": "base model",
@@ -149,23 +150,35 @@ def status(plan: Plan, store: Store, console: Console) -> None:
         _say(console, "Everything is done.")
 
 
-def scores(plan: Plan, store: Store, path: Path | None, judge: str | None, console: Console) -> None:
-    """The score table as CSV, and how much of it is there."""
+def scores(
+    plan: Plan,
+    store: Store,
+    path: Path | None,
+    judge: str | None,
+    console: Console,
+    *,
+    quality: bool = False,
+    averages: Path | None = None,
+    differences: Path | None = None,
+) -> None:
+    """The score table as CSV, and how much of it is there; averages and differences in files of their own."""
     table = ScoreTable(plan, store, judge)
-    rows = table.rows()
-    text = as_csv(rows)
+    rows, names = table.rows(quality), columns(quality)
     if path is None:
-        sys.stdout.write(text)
+        sys.stdout.write(as_csv(rows, names))
     else:
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as problem:
-            raise UserError(f"--csv {path}: cannot be written ({problem.strerror}); name another file.") from None
+        write_csv("--csv", path, as_csv(rows, names))
+    if averages is not None:
+        write_csv("--averages", averages, summaries.as_csv(summaries.averages(table)))
+    if differences is not None:
+        write_csv("--differences", differences, summaries.as_csv(summaries.differences(table)))
     have = sum(row["if_score"] is not None for row in rows)
     _say(
         console,
         f"{have} of {len(rows)} rows have a score (judge {table.judge}, base {plan.base_source.label}).",
     )
+    if averages is not None or differences is not None:
+        _say(console, intervals_note(len(plan.sweep.seeds.train)))
 
 
 def mixture(plan: Plan, name: str) -> None:

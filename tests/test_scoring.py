@@ -2,19 +2,23 @@
 
 import csv
 import itertools
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import scoring
 from orchestrator.agreement import Rating, agreement, credit, read_ratings
+from orchestrator.bootstrap import DRAWS, interval
+from orchestrator.cli import agreement as print_agreement
+from orchestrator.cli import score_verdicts
 from orchestrator.languages import MAIN12
-from orchestrator.scoring import averages, interval, outcomes, paired_difference, score
+from orchestrator.scoring import averages, judged, judged_columns, outcomes, paired_difference, score
 from orchestrator.verdicts import read_verdicts
 from trainables.errors import UserError
 
@@ -91,7 +95,7 @@ def test_the_interval_is_the_same_every_time_and_nothing_where_nothing_varies() 
     interval.cache_clear()
     assert interval(10, 20, 30) == first
     assert interval(0, 7, 0) == (50.0, 50.0)
-    assert scoring.DRAWS >= 1000
+    assert DRAWS >= 1000
 
 
 @pytest.mark.parametrize(
@@ -101,11 +105,20 @@ def test_the_interval_is_the_same_every_time_and_nothing_where_nothing_varies() 
         ([("a", "ab", 1), ("a", "ab", 1), ("a", "ba", 1)], "judged twice"),
         ([("a", "abba", 1)], "neither ab nor ba"),
         ([("a", "ab", 3)], "neither 1 nor 2"),
+        ([("a", "ab", 0)], "neither 1 nor 2"),
     ],
 )
 def test_verdicts_that_do_not_make_up_a_comparison_are_refused(verdicts: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(verdicts)
+
+
+def test_columns_of_a_file_score_as_the_same_verdicts_in_rows() -> None:
+    rows = table([(2, 1), (1, None), (1, 1), (1, 2)])
+    columns = [pa.chunked_array([[row[place] for row in part] for part in (rows[:3], rows[3:])]) for place in range(3)]
+    whole = judged_columns(columns[0], columns[1], columns[2].cast(pa.int8()))
+    assert score(whole) == score(rows)
+    assert whole.ids == ("i0", "i1", "i2", "i3")
 
 
 def published(name: str) -> dict[str, tuple[dict[str, float], float]]:
@@ -119,19 +132,19 @@ def test_the_published_averages_come_out_within_a_tenth(name: str) -> None:
     rows = published(name)
     assert set(rows) == set(MAIN12)
     for code, (scores, average) in rows.items():
-        assert averages(scores, seen=[code]).all == pytest.approx(average, abs=0.1)
+        assert averages(scores, seen=[code])["all"] == pytest.approx(average, abs=0.1)
 
 
 def test_seen_averages_leave_english_out() -> None:
     found = averages({"en": 10.0, "fi": 40.0, "ru": 60.0, "he": 30.0}, seen=["en", "fi", "ru"])
-    assert (found.all, found.seen, found.unseen) == (35.0, 50.0, 30.0)
-    assert found.non_english == pytest.approx(130 / 3)
+    assert (found["all"], found["seen"], found["unseen"]) == (35.0, 50.0, 30.0)
+    assert found["non_english"] == pytest.approx(130 / 3)
 
 
 def test_an_average_with_a_missing_score_is_missing() -> None:
     found = averages({"en": 10.0, "fi": None, "he": 30.0}, seen=["fi"])
-    assert (found.all, found.seen, found.unseen, found.non_english) == (None, None, 20.0, None)
-    assert averages({}, seen=[]).all is None
+    assert found == {"all": None, "seen": None, "unseen": 20.0, "non_english": None}
+    assert averages({}, seen=[])["all"] is None
 
 
 @given(choice_pairs, choice_pairs)
@@ -139,16 +152,16 @@ def test_an_average_with_a_missing_score_is_missing() -> None:
 def test_a_paired_difference_is_that_of_the_shared_instructions(x: list[Any], y: list[Any]) -> None:
     left, right = outcomes(table(x)), outcomes(table(y))
     shared = [name for name in left.keys() & right.keys() if left[name] is not None and right[name] is not None]
-    found = paired_difference(left, right, draws=1000)
+    found = paired_difference(judged(table(x)), judged(table(y)), draws=1000)
     assert found.n == len(shared)
     if shared:
-        assert found.difference == pytest.approx(
+        assert found.value == pytest.approx(
             100 * sum((left[name] or 0) - (right[name] or 0) for name in shared) / len(shared), abs=1e-9
         )
         assert found.ci_low is not None and found.ci_high is not None
         assert found.ci_low <= found.ci_high
     else:
-        assert found.difference is None
+        assert found.value is None
 
 
 # Verdict tables
@@ -281,3 +294,60 @@ def test_ratings_without_languages_have_no_language_table(tmp_path: Path) -> Non
 def test_a_broken_rater_table_is_refused_with_row_and_cure(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_ratings(write(tmp_path / "r.csv", "instruction_id,rater,verdict\n" + rows))
+
+
+# The two commands on tables made by hand
+
+
+HAND_MADE = {
+    "all wins": ([(2, 1)] * 3, (100.0, 3, 0, 0, 0, 3, 0.5)),
+    "all losses": ([(1, 2)] * 3, (0.0, 0, 0, 3, 0, 3, 0.5)),
+    "all ties, always the first": ([(1, 1)] * 3, (50.0, 0, 3, 0, 0, 3, 1.0)),
+    "all ties, always the second": ([(2, 2)] * 3, (50.0, 0, 3, 0, 0, 3, 0.0)),
+    "half and half": ([(2, 1), (1, 2)] * 2, (50.0, 2, 0, 2, 0, 4, 0.5)),
+    "one invalid": ([(2, 1), (2, 1), (1, None)], (100.0, 2, 0, 0, 1, 2, 3 / 5)),
+    "all invalid": ([(None, None), (None, 2)], (None, 0, 0, 0, 2, 0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_score_verdicts_prints_what_is_worked_out_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    pairs, (expected, wins, ties, losses, invalid, n, first) = HAND_MADE[name]
+    rows = [f"{key},{order},{'' if choice is None else choice}\n" for key, order, choice in table(pairs)]
+    score_verdicts(write(tmp_path / "v.csv", HEAD + "".join(rows)))
+    found = json.loads(capsys.readouterr().out)
+    low, high = found.pop("ci_low"), found.pop("ci_high")
+    assert found == {
+        "if_score": expected,
+        "wins": wins,
+        "ties": ties,
+        "losses": losses,
+        "invalid": invalid,
+        "n": n,
+        "first_position_rate": first,
+    }
+    if "half" in name:
+        assert low < 50 < high
+    else:
+        assert (low, high) == (expected, expected), "where every instruction says the same, no draw says otherwise"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("a", "a"), 100.0),
+        (("tie", "tie"), 100.0),
+        (("a", "tie"), 50.0),
+        (("tie", "b"), 50.0),
+        (("a", "b"), 0.0),
+    ],
+)
+def test_agreement_prints_one_a_half_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verdicts: tuple[str, str], expected: float
+) -> None:
+    lines = [f"{number},{rater},{verdict},fi" for number in "12" for rater, verdict in zip("xy", verdicts, strict=True)]
+    print_agreement(write(tmp_path / "r.csv", "\n".join(["instruction_id,rater,verdict,language", *lines])))
+    entry = [{"raters": ["x", "y"], "agreement": expected, "n": 2}]
+    assert json.loads(capsys.readouterr().out) == {"overall": entry, "languages": {"fi": entry}}
