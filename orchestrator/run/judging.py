@@ -121,27 +121,57 @@ def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[in
     Raises:
         BudgetReached: the account's limit came first; what was judged is in the ledger.
     """
-    from trainables.judges import calls_for
-
     store = place.open()
     started = time.monotonic()
-    first, second = _responses(store, job.baseline), _responses(store, job.model)
-    known = _known_verdicts(store, job.step)
+    calls = _calls(store, job)
+    published = _published(store, job.step)
     ledger = ledger_of(store, job.step) if job.account else None
-    paid = {key: row for key, row in (ledger.read() if ledger else {}).items() if key not in known}
-    wanted = [
+    made = {key: row for key, row in (ledger.read() if ledger else {}).items() if key not in published}
+    missing = [call for call in calls if _key(call) not in published and _key(call) not in made]
+    made |= _ask(missing, store, job, judge, ledger, progress)
+    verdicts = published | made
+    new = [made[_key(call)] for call in calls if _key(call) in made]
+    with attempt(store, job.step) as out:
+        table = pa.Table.from_pylist([verdicts[_key(call)] for call in calls], VERDICTS)
+        pq.write_table(table, out / "verdicts.parquet")
+        facts = {
+            "rows": len(calls),
+            "judge": job.judge,
+            "taken_over": len(calls) - len(new),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        if job.account:
+            facts |= _paid_facts(job.account, new)
+        store.publish(job.step, out, facts)
+    if ledger and len(new) == len(made):  # a larger comparison of the family may have been killed in the middle
+        ledger.remove()
+
+
+def _calls(store: Store, job: ComparisonJob) -> list[Any]:
+    from trainables.judges import calls_for
+
+    first, second = _responses(store, job.baseline), _responses(store, job.model)
+    return [
         call
         for example in eval_examples(store, job.corpus, len(second))
-        for call in calls_for(
-            example.id,
-            example.instruction,
-            first[example.id]["text"],
-            second[example.id]["text"],
-            example.response,
-        )
+        for call in calls_for(example.id, example.instruction, first[example.id], second[example.id], example.response)
     ]
-    missing = [call for call in wanted if _key(call) not in known and _key(call) not in paid]
+
+
+def _ask(
+    calls: list[Any],
+    store: Store,
+    job: ComparisonJob,
+    judge: Any,
+    ledger: Ledger | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Row]:
+    """The verdicts on these calls, each in the ledger before it counts."""
     fresh: dict[str, Row] = {}
+
+    def within_budget() -> None:
+        if job.account and len(fresh) < len(calls):
+            job.account.check(job.account.cost(fresh.values()))
 
     def keep(verdict: Any) -> None:
         row = _row(verdict)
@@ -149,29 +179,15 @@ def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[in
             with unwritable(store):
                 ledger.add(_key(verdict), row)
         fresh[_key(verdict)] = row
-        if job.account and len(fresh) < len(missing):
-            job.account.check(job.account.cost(fresh.values()))
+        within_budget()
 
-    if missing:
-        if job.account:
-            job.account.check()
-        judge.judge(missing, progress, keep)
-    paid |= fresh
-    rows = [{**known, **paid}[_key(call)] for call in wanted]
-    new = [paid[_key(call)] for call in wanted if _key(call) in paid]
-    with attempt(store, job.step) as out:
-        pq.write_table(pa.Table.from_pylist(rows, VERDICTS), out / "verdicts.parquet")
-        facts = {
-            "rows": len(rows),
-            "judge": job.judge,
-            "taken_over": len(rows) - len(new),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        if job.account:
-            facts |= _paid_facts(job.account, new)
-        store.publish(job.step, out, facts)
-    if ledger and paid.keys() <= {_key(call) for call in wanted}:
-        ledger.remove()
+    within_budget()
+    try:
+        if calls:
+            judge.judge(calls, progress, keep)
+    except BudgetReached:
+        within_budget()  # what was under way is paid for by now; perhaps it was all there was
+    return fresh
 
 
 def _paid_facts(account: Account, rows: list[Row]) -> dict[str, Any]:
@@ -193,12 +209,14 @@ def _row(verdict: Any) -> Row:
     return row | (dataclasses.asdict(verdict.usage) if verdict.usage else {})
 
 
-def _responses(store: Store, key: str) -> dict[str, Row]:
+def _responses(store: Store, key: str) -> dict[str, str]:
+    """Instruction id -> text."""
     rows = pq.read_table(store.use(entry_of(store, "generation_set", key)) / "responses.parquet").to_pylist()
-    return {row["instruction_id"]: row for row in rows}
+    return {row["instruction_id"]: row["text"] for row in rows}
 
 
-def _known_verdicts(store: Store, step: Step) -> dict[str, Row]:
+def _published(store: Store, step: Step) -> dict[str, Row]:
+    """What comparisons of the same family have."""
     known: dict[str, Row] = {}
     for entry in store.relatives(step):
         for row in rows_of(store, entry, "verdicts.parquet"):
