@@ -5,30 +5,46 @@ This is the seam between the two: the report room knows no store, and no other r
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
-from orchestrator.corpus.base import EVAL_FILE, read_examples
+from orchestrator import summaries
 from orchestrator.grids import Listed
-from orchestrator.plan import Plan, ScoreCell
+from orchestrator.plan import Plan
 from orchestrator.report.figures import draw_figures
+from orchestrator.report.findings import findings
+from orchestrator.report.headline import headline
+from orchestrator.report.outputs import Outputs
 from orchestrator.report.page import write_page
-from orchestrator.report.views import Gap, ReportContext, Sample, StudyView
+from orchestrator.report.views import Details, Gap, ReportContext, StudyView, clean
 from orchestrator.review import review
-from orchestrator.score_table import COLUMNS, ScoreTable
+from orchestrator.score_table import ScoreTable, as_csv
+from orchestrator.sentences import intervals_note
+from orchestrator.side_by_side import IN_WORDS, Chosen
+from orchestrator.spent import spent
 from orchestrator.store import Store
 from orchestrator.studies import AnyStudy, PairsStudy
 from trainables.errors import UserError
 
-SAMPLES_PER_LANGUAGE = 6
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A report as it lies on the disk."""
+
+    page: Path
+    files: tuple[Path, ...]
+    """Tables and prints, which the page links to."""
+    headline: str
+    """The page's first sentence."""
 
 
-def write_report(plan: Plan, store: Store, location: str, out: Path) -> Path:
-    """Draw the figures and write the page; returns the page's path.
+def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
+    """Draw the figures, write the tables and the page.
 
     Args:
         location: the store as the user names it, for the commands the page shows.
@@ -37,15 +53,34 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Path:
     Raises:
         UserError: when the folder cannot be written.
     """
-    table = pd.DataFrame(ScoreTable(plan, store).rows(), columns=list(COLUMNS))
+    scores = ScoreTable(plan, store)
+    table = scores.frame(quality=True)
     studies = [_view(study, plan.grid.listed) for study in plan.sweep.studies]
     context = _context(plan, store, location, table)
+    details = _details(plan, store, scores, table, studies)
     try:
         figures = draw_figures(table, studies, context, out)
     except OSError as problem:
         raise UserError(f"--out {out}: cannot be written ({problem.strerror}); name another folder.") from None
-    samples = _samples(plan, store)
-    return write_page(context, table, figures, samples, out, studies)
+    outputs = Outputs(out)
+    tables = [outputs.write(f"{context.sweep}-scores.csv", as_csv(scores.rows()))]
+    samples = Chosen(plan, store, scores).samples(plan.cells)
+    page = write_page(context, table, figures, samples, out, studies, details)
+    prints = [path for figure in figures for path in (figure.pdf, figure.png, figure.csv)]
+    answer = headline(clean(table), studies, context, details.averages)
+    return Report(page, (*tables, *prints), answer.sentence)
+
+
+def _details(plan: Plan, store: Store, scores: ScoreTable, table: pd.DataFrame, studies: list[StudyView]) -> Details:
+    averages, differences = summaries.averages(scores), summaries.differences(scores)
+    return Details(
+        averages=averages,
+        differences=differences,
+        difference_sentences=summaries.difference_sentences(plan, differences),
+        intervals_note=intervals_note(len(plan.sweep.seeds.train)),
+        findings=findings(table, studies, averages=averages, differences=differences),
+        cost=spent(plan, store),
+    )
 
 
 def _view(study: AnyStudy, listed: tuple[Listed, ...]) -> StudyView:
@@ -104,52 +139,6 @@ def _context(plan: Plan, store: Store, location: str, table: pd.DataFrame) -> Re
         gaps=gaps,
         notes=notes,
         cells_total=len(plan.cells),
-    )
-
-
-def _samples(plan: Plan, store: Store) -> list[Sample]:
-    """A few judged instructions per language, each from another model, always the same ones."""
-    by_language: dict[str, list[ScoreCell]] = {}
-    seen: set[str] = set()
-    for cell in plan.cells:
-        if cell.comparison is not None and cell.comparison.key not in seen:
-            seen.add(cell.comparison.key)
-            by_language.setdefault(cell.row.language, []).append(cell)
-    samples: list[Sample] = []
-    for language, cells in by_language.items():
-        found = [cell for cell in cells if cell.comparison and store.find("comparison", cell.comparison.key)]
-        spread = found[:: max(1, len(found) // SAMPLES_PER_LANGUAGE)][:SAMPLES_PER_LANGUAGE]
-        for position, cell in enumerate(spread):
-            sample = _sample(plan, store, cell, language, position)
-            if sample is not None:
-                samples.append(sample)
-    return samples
-
-
-def _sample(plan: Plan, store: Store, cell: ScoreCell, language: str, position: int) -> Sample | None:
-    assert cell.comparison is not None
-    first, second = cell.comparison.needs[:2]
-    entries = [store.find(step.kind, step.key) for step in (cell.comparison, first, second, plan.corpora[language])]
-    if any(entry is None for entry in entries):
-        return None
-    verdicts_at, first_at, second_at, corpus_at = (entry.path for entry in entries if entry is not None)
-    examples = read_examples(corpus_at / EVAL_FILE)[: plan.sweep.corpus.eval_count]
-    example = examples[(position * 7) % len(examples)]
-    texts = []
-    for folder in (first_at, second_at):
-        rows = pq.read_table(folder / "responses.parquet", columns=["instruction_id", "text"]).to_pylist()
-        texts.append({row["instruction_id"]: row["text"] for row in rows}[example.id])
-    verdicts = pq.read_table(verdicts_at / "verdicts.parquet").to_pylist()
-    choices = {row["order"]: row["choice"] for row in verdicts if row["instruction_id"] == example.id}
-    return Sample(
-        study=cell.row.listed.study,
-        language=language,
-        instruction_id=example.id,
-        instruction=example.instruction,
-        baseline=cell.baseline.name,
-        baseline_response=texts[0],
-        model=cell.name,
-        model_response=texts[1],
-        choices=choices,
-        reference=example.response,
+        samples_note=IN_WORDS,
+        version=metadata.version("pinch-sweeps"),
     )

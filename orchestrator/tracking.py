@@ -11,6 +11,7 @@ a score is computed or a page is drawn.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -23,12 +24,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
+from orchestrator.languages import ENGLISH
 from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun
 from orchestrator.mlflow_ui import default_uri, ui_command, ui_pages
 
 __all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri", "ui_command", "ui_pages"]
 
 logger = logging.getLogger(__name__)
+
+SAMPLES = "samples.json"
+"""A model's responses side by side with its baselines', a table in the form of MLflow's ``log_table``."""
 
 _VIEW = "view"
 """In the queue: the experiment's view of its runs, which is no run."""
@@ -56,6 +61,8 @@ class ModelRecord:
     seed: int = 0
     state: Status = "RUNNING"
     """FINISHED once every score the sweep wants of it is there."""
+    files: Sequence[Path] = ()
+    """Files to attach; one called :data:`SAMPLES` is a table that MLflow can hold against other runs'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +150,8 @@ class Tracker:
             metrics={} if scores is None else score_metrics(scores, model.studies),
             points=points,
             params=_params(model),
-            tags={"pinch.studies": ", ".join(model.studies)},
+            tags={"pinch.studies": ", ".join(model.studies), **_tables(model.files)},
+            files=tuple(model.files),
         )
         languages = {name.removeprefix("if_score.") for name in wanted.metrics if name.startswith("if_score.")}
         with self._changed:
@@ -242,9 +250,11 @@ def _params(model: ModelRecord) -> dict[str, str]:
         "model": model.name,
         "model_key": model.key,
         "mixture": " ".join(f"{language}:{model.mixture[language]}" for language in languages),
-        "languages": "+".join(languages),
+        "train_languages": "+".join(languages),
         "language_count": len(languages),
         "examples": sum(model.mixture.values()),
+        "multilingual_examples": sum(count for code, count in model.mixture.items() if code != ENGLISH),
+        "study": model.studies[0] if model.studies else None,
         "studies": ", ".join(model.studies),
         "percent": None if model.percent is None else f"{model.percent:g}",
         "count": model.count,
@@ -254,6 +264,12 @@ def _params(model: ModelRecord) -> dict[str, str]:
         **{f"recipe.{name}": value for name, value in model.recipe.items()},
     }
     return {name: _text(value) for name, value in params.items() if value is not None}
+
+
+def _tables(files: Sequence[Path]) -> dict[str, str]:
+    """The tag by which MLflow's pages know tables among the artifacts (as its own ``log_table`` writes it)."""
+    tables = [{"path": file.name, "type": "table"} for file in files if file.name == SAMPLES]
+    return {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -272,6 +273,14 @@ def test_published_values_stand_beside_the_papers_languages_only() -> None:
     )
     assert published.matrix(fewer) is None
     assert published.matrix(paper.STUDY["slavic"]) is None
+
+
+def test_a_monolingual_study_of_the_slavic_languages_is_figure_7(tmp_path: Path) -> None:
+    study = dataclasses.replace(paper.STUDY["slavic"], kind="monolingual")
+    figures = draw_figures(paper.score_table(), [study], example.context(), tmp_path, pretraining=paper.SHARES)
+    assert [figure.name for figure in figures] == ["slavic", "slavic-in-language"]
+    assert figures[0].caption.startswith("As figure 7 of the paper.")
+    assert "mutually intelligible" in figures[0].caption
 
 
 def test_half_a_run_is_drawn_with_its_gaps(tmp_path: Path) -> None:

@@ -37,5 +37,5 @@ def test_the_gemma_trial_finishes_and_its_page_shows_text_in_both_languages(pinc
     pinch("report", "gemma-trial", "--store", store, "--out", tmp_path / "report")
     page = (tmp_path / "report" / "gemma-trial-report.html").read_text()
     assert "local-smollm2" in page
-    assert 'lang="fi"' in page
+    assert '"fi":["Finnish","ltr"]' in page
     assert 'lang="en"' in page

@@ -70,7 +70,7 @@ def _prints(
         scores = HeatMap(rows, study, averages)
         yield _heat_map(scores)
         yield from _beside(scores, context)
-        if study.kind == "monolingual":
+        if study.kind == "monolingual" and not set(study.languages) <= set(SLAVIC):
             yield from _shares(scores, pretraining)
         if study.kind in _ALONE and rows["in_language_share"].notna().any():
             yield _spoken(rows, study)
@@ -151,7 +151,7 @@ def _beside(scores: HeatMap, context: ReportContext) -> Iterator[Print]:
 
 def _shares(scores: HeatMap, pretraining: Mapping[str, float]) -> Iterator[Print]:
     numbers = shares.numbers(scores, pretraining)
-    if len(numbers) < 2:
+    if len(numbers) < 4:  # three points have no interval
         return
     found = shares.correlate(numbers)
     yield Print(
@@ -283,7 +283,8 @@ def _ends(numbers: pd.DataFrame) -> str:
     found = []
     for name, part in numbers.dropna(subset="if_score").groupby("series", sort=False):
         first, last = part.iloc[0], part.iloc[-1]
-        found.append(f"{name} {first['if_score']:.1f} at {first['level']}, {last['if_score']:.1f} at {last['level']}")
+        ends = [first] if len(part) == 1 else [first, last]
+        found.append(f"{name} {', '.join(f'{one.if_score:.1f} at {one.level}' for one in ends)}")
     return f"{'; '.join(found)}." if found else "No score yet."
 
 

@@ -7,10 +7,11 @@ answer is given only when every cell it rests on is there; otherwise the sentenc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from orchestrator.report.cells import Cells, Value, level_of
 from orchestrator.report.views import (
     Level,
     ReportContext,
@@ -19,7 +20,6 @@ from orchestrator.report.views import (
     language_name,
     levels,
     non_english,
-    of_level,
     study_rows,
 )
 
@@ -38,6 +38,8 @@ class Stat:
     value: str
     detail: str
     chosen: bool = False
+    interval: str = ""
+    """``41.2 – 46.5``, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -48,51 +50,60 @@ class Headline:
     support: str
     stats: tuple[Stat, ...] = ()
     known: bool = True
+    study: str = ""
+    """The study it is about."""
+    models: tuple[str, ...] = ()
+    """The pinches among the numbers, as the study names their models, the one that is enough first."""
 
 
-def headline(table: pd.DataFrame, studies: Sequence[StudyView], context: ReportContext) -> Headline:
-    """The answer of the first pinch study; without one, the best single language; else how far the work is."""
+def headline(
+    table: pd.DataFrame,
+    studies: Sequence[StudyView],
+    context: ReportContext,
+    averages: pd.DataFrame | None = None,
+) -> Headline:
+    """The answer of the first pinch study; without one, the best single language; else how far the work is.
+
+    Args:
+        averages: as :class:`orchestrator.report.views.Details` has them, for the intervals.
+    """
     pinch = next((study for study in studies if study.kind == "pinch"), None)
     if pinch is not None:
-        return _smallest_pinch(table, pinch, context)
+        found = _smallest_pinch(table, pinch, context, averages)
+        return replace(found, study=pinch.label)
     alone = next((study for study in studies if study.kind in ("monolingual", "slavic")), None)
     return _best_language(table, alone, context) if alone is not None else _progress(context)
 
 
-def _smallest_pinch(table: pd.DataFrame, study: StudyView, context: ReportContext) -> Headline:
+def _smallest_pinch(
+    table: pd.DataFrame, study: StudyView, context: ReportContext, averages: pd.DataFrame | None
+) -> Headline:
     rows = study_rows(table, study)
     others = non_english(study)
     found = levels(rows)
-    means = {level: average(of_level(rows, level), others) for level in found}
+    cells = Cells(rows, study, level_of, averages)
+    means = {level: cells.average(level, others, "non_english") for level in found}
     uniform = next((level for level in found if level.percent == 100), None)
     names = ", ".join(language_name(language) for language in others)
     support = f"Study {study.label}: mean instruction following over {names}."
-    stats = tuple(
-        Stat(_short(level), f"{means[level]:.1f}" if pd.notna(means[level]) else "–", _detail(level))
-        for level in _shown(found, uniform)
-    )
+
+    def stats(enough: Level | None = None) -> tuple[Stat, ...]:
+        return tuple(_stat(level, means[level], level == enough) for level in _shown(found, uniform, enough))
+
     if uniform is None:
-        best = max((level for level in found if pd.notna(means[level])), key=lambda level: means[level], default=None)
-        if best is None or any(pd.isna(mean) for mean in means.values()):
-            return _progress(context, stats, support)
-        sentence = f"On the languages other than English, the best level is {_phrase(best)}: {means[best]:.1f}."
-        return Headline(sentence, support, stats)
+        known = [level for level in found if not means[level].missing]
+        if not known or len(known) < len(found):
+            return _progress(context, stats(), support)
+        best = max(known, key=lambda level: means[level].value)
+        sentence = f"On the languages other than English, the best level is {_phrase(best)}: {means[best].value:.1f}."
+        return Headline(sentence, support, stats(), models=cells.models(best))
     enough = uniform
     for level in found:
-        if pd.isna(means[level]) or pd.isna(means[uniform]):
-            return _progress(context, stats, support)
-        if means[level] >= means[uniform] - WITHIN:
+        if means[level].missing or means[uniform].missing:
+            return _progress(context, stats(), support)
+        if means[level].value >= means[uniform].value - WITHIN:
             enough = level
             break
-    stats = tuple(
-        Stat(
-            _short(level),
-            f"{means[level]:.1f}" if pd.notna(means[level]) else "–",
-            _detail(level),
-            level == enough,
-        )
-        for level in _shown(found, uniform, enough)
-    )
     if enough == uniform:
         sentence = "No pinch comes within 1 point of the uniform mixture on the languages other than English."
     elif enough.percent == 0:
@@ -102,7 +113,17 @@ def _smallest_pinch(table: pd.DataFrame, study: StudyView, context: ReportContex
             "The smallest pinch within 1 point of the uniform mixture on the languages other than English: "
             f"{enough.words}."
         )
-    return Headline(sentence, support, stats)
+    pinches = sorted(
+        (level for level in _shown(found, None, enough) if 0 < level.percent < 100), key=lambda level: level != enough
+    )
+    models = tuple(model for level in pinches for model in cells.models(level))
+    return Headline(sentence, support, stats(enough if enough != uniform else None), models=models)
+
+
+def _stat(level: Level, mean: Value, chosen: bool) -> Stat:
+    value = "–" if mean.missing else f"{mean.value:.1f}"
+    interval = f"{mean.low:.1f} – {mean.high:.1f}" if mean.known else ""
+    return Stat(_short(level), value, _detail(level), chosen, interval)
 
 
 def _shown(found: list[Level], uniform: Level | None, enough: Level | None = None) -> list[Level]:

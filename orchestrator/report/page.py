@@ -1,32 +1,30 @@
 """One HTML page that says what a sweep found: self-contained, readable from disk with no network, also half-way.
 
-Everything a model wrote is somebody else's text. It is escaped by the template (autoescape is on and nothing untrusted
-is ever marked safe), control and override characters are made visible, and a content security policy allows nothing but
-this page's own style sheet and script, by their hashes, and images that are in the page.
+Everything a model wrote is somebody else's text. It stands in the page as escaped text or in a block of JSON from which
+nothing can break out (see :mod:`orchestrator.report.responses`), and the script puts it on the screen as text only. A
+content security policy allows nothing but this page's own style sheet and script, by their hashes, and images that are
+in the page.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.languages import LANGUAGES
-from orchestrator.report.headline import headline
+from orchestrator.languages import ENGLISH
+from orchestrator.report import rows
+from orchestrator.report.charts import Chart, Charts
+from orchestrator.report.headline import Headline, headline
 from orchestrator.report.outputs import Outputs
-from orchestrator.report.views import Figure, ReportContext, Sample, StudyView, clean, language_name
-
-_RIGHT_TO_LEFT = ("Arabic", "Hebrew")  # scripts
-_OPEN_UP_TO = 120  # rows of the score table that are shown without being asked for
+from orchestrator.report.responses import direction, pack, place_samples, visible
+from orchestrator.report.views import Details, Figure, ReportContext, Sample, StudyView, clean, language_name
 
 _STEPS = {
     "base": "Base model",
@@ -46,6 +44,7 @@ def write_page(
     samples: Sequence[Sample],
     out: Path,
     studies: Sequence[StudyView] = (),
+    details: Details | None = None,
 ) -> Path:
     """Write ``<sweep>-report.html`` into a folder and return its path.
 
@@ -57,11 +56,13 @@ def write_page(
         samples: responses to show side by side.
         out: made if it is not there; nothing but an earlier page is replaced.
         studies: as drawn; the headline answers from the first pinch study among them.
+        details: averages, differences, findings, the corpus card and so on, as far as they are known.
 
     Raises:
         trainables.errors.UserError: when the folder cannot be written to, or somebody's own file has the page's name.
     """
-    return Outputs(out).write(f"{context.sweep}-report.html", render(context, table, figures, samples, studies))
+    page = render(context, table, figures, samples, studies, details)
+    return Outputs(out).write(f"{context.sweep}-report.html", page.encode(errors="replace"))
 
 
 def render(
@@ -70,125 +71,117 @@ def render(
     figures: Sequence[Figure],
     samples: Sequence[Sample],
     studies: Sequence[StudyView] = (),
+    details: Details | None = None,
 ) -> str:
     """The page as text."""
-    scores = clean(table)
+    scores, details = clean(table), details or Details()
     style, script = _asset("page.css"), _asset("page.js")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"language": language_name, "visible": visible, "direction": direction}
-    template = environment.from_string(_asset("page.html.j2"))
+    places = place_samples(samples)
+    answer = headline(scores, studies, context, details.averages)
     have = int(scores["if_score"].notna().sum())
     wanted = context.cells_total if context.cells_total is not None else len(scores)
-    return template.render(
-        context=context,
-        headline=headline(scores, studies, context),
-        steps=[(_STEPS.get(kind, kind), done, total) for kind, (done, total) in context.counts.items() if total],
-        figures=[(figure, _data_uri(figure.png)) for figure in figures],
-        groups=_by_language(samples),
-        rows=list(_table_rows(scores)),
-        open_table=len(scores) <= _OPEN_UP_TO,
-        have=have,
-        wanted=max(wanted, have),
-        style=Markup(style),
-        script=Markup(script),
-        policy=(
-            f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-    )
-
-
-def visible(text: str) -> str:
-    """A text whose control characters, surrogates and direction overrides are shown instead of obeyed."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]", _shown, text)
-
-
-def _shown(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures
-    return "\ufffd" if 0xD800 <= code <= 0xDFFF else f"⟨U+{code:04X}⟩"
-
-
-def direction(code: str) -> str:
-    """``rtl`` for the languages whose script is written from right to left, else ``ltr``."""
-    return "rtl" if code in LANGUAGES and LANGUAGES[code].script in _RIGHT_TO_LEFT else "ltr"
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A sample with its verdicts in words."""
-
-    sample: Sample
-    orders: tuple[str, ...]
-    outcome: str
-    tone: str
-
-
-def _by_language(samples: Iterable[Sample]) -> dict[str, list[_Shown]]:
-    groups: dict[str, list[_Shown]] = {}
-    for sample in samples:
-        groups.setdefault(sample.language, []).append(_judged(sample))
-    return groups
-
-
-def _judged(sample: Sample) -> _Shown:
-    preferred = {order: _preferred(order, sample.choices) for order in ("ab", "ba")}
-    words = {
-        "baseline": "preferred the baseline",
-        "model": "preferred the model",
-        "invalid": "gave no answer that can be read",
-        "missing": "was not asked yet",
+    parts = {
+        "differences": rows.difference_rows(details),
+        "card": rows.corpus_table(details.card),
+        "quality": rows.quality_table(scores),
     }
-    orders = (
-        f"Baseline shown first: the judge {words[preferred['ab']]}.",
-        f"Model shown first: the judge {words[preferred['ba']]}.",
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            context=context,
+            headline=answer,
+            steps=[(_STEPS.get(kind, kind), done, total) for kind, (done, total) in context.counts.items() if total],
+            figures=_drawn(figures, Charts(scores, places, details.averages), studies, answer),
+            cells=Markup(pack(samples, rows.cell_facts(scores))) if samples else "",
+            first_cell=_first_cell(scores, places, answer),
+            columns=rows.score_columns(scores),
+            rows=list(rows.score_rows(scores, places)),
+            choices={name: list(dict.fromkeys(scores[name])) for name in ("study", "model", "eval_language")},
+            have=have,
+            wanted=max(wanted, have),
+            details=details,
+            sentences=rows.chosen_sentences(details, answer),
+            citation=_citation(context),
+            contents=_contents(context, figures, samples, details, **parts),
+            **parts,
+            style=Markup(style),
+            script=Markup(script),
+            policy=(
+                f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+                "base-uri 'none'; form-action 'none'"
+            ),
+        )
     )
-    both = set(preferred.values())
-    if "missing" in both:
-        outcome, tone = "not judged yet", "open"
-    elif "invalid" in both:
-        outcome, tone = "invalid", "open"
-    elif len(both) == 2:
-        outcome, tone = "tie", "tie"
-    else:
-        outcome, tone = ("win", "win") if both == {"model"} else ("loss", "loss")
-    return _Shown(sample, orders, outcome, tone)
 
 
-def _preferred(order: str, choices: Mapping[str, int | None]) -> str:
-    if order not in choices:
-        return "missing"
-    choice = choices[order]
-    if choice is None:
-        return "invalid"
-    return "baseline" if (choice == 1) == (order == "ab") else "model"
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "language": language_name,
+        "visible": visible,
+        "direction": direction,
+        "heat_class": lambda value: f"heat-{min(100, max(0, int(value // 5) * 5))}",
+    }
+    return environment
 
 
-def _table_rows(scores: pd.DataFrame) -> Iterable[dict[str, Any]]:
-    """The score table's rows with numbers as shown and, for the little interval plot, clipped to 0-100."""
-    for row in scores.to_dict("records"):
-        known = pd.notna(row["if_score"])
-        interval = pd.notna(row["ci_low"]) and pd.notna(row["ci_high"])
-        judged = known and row["n"] > 0
-        numbers = {name: f"{row[name]:.0f}" if judged and pd.notna(row[name]) else "" for name in _COUNTS}
-        rates = {name: f"{100 * row[name]:.0f}%" if pd.notna(row[name]) else "" for name in _RATES}
-        yield {
-            **{name: row[name] for name in ("study", "model", "train_languages", "eval_language", "seen")},
-            **numbers,
-            **rates,
-            "score": f"{row['if_score']:.1f}" if known else "",
-            "interval": f"{row['ci_low']:.1f} – {row['ci_high']:.1f}" if interval else "",
-            "by_definition": known and not judged,
-            "low": round(max(0.0, row["ci_low"]), 1) if interval else None,
-            "high": round(min(100.0, row["ci_high"]), 1) if interval else None,
-        }
+def _drawn(
+    figures: Sequence[Figure], charts: Charts, studies: Sequence[StudyView], answer: Headline
+) -> list[tuple[Figure, Chart | None, str]]:
+    """Each figure with the page's own drawing of it, if there is one, and its print; the headline's study first."""
+    drawn = {name: chart for study in studies for name, chart in charts.of_study(study).items()}
+    first = [figure for figure in figures if answer.study and figure.name.startswith(f"{answer.study}-")]
+    ordered = first + [figure for figure in figures if figure not in first]
+    return [(figure, drawn.get(figure.name), _data_uri(figure.png)) for figure in ordered]
 
 
-_COUNTS = ("wins", "ties", "losses", "invalid", "n")
-_RATES = ("first_position_rate", "in_language_share")
+def _first_cell(scores: pd.DataFrame, places: dict[tuple[str, str, str], int], answer: Headline) -> int:
+    """The place of the samples to show first: of the headline's pinch, not in English."""
+    told = scores[(scores["study"] == answer.study) & scores["model"].isin(answer.models)]
+    told = told.sort_values("eval_language", key=lambda codes: codes == ENGLISH, kind="stable")
+    keys = told[["model", "baseline", "eval_language"]].itertuples(index=False, name=None)
+    return next((places[key] for key in keys if key in places), 0)
+
+
+def _contents(
+    context: ReportContext,
+    figures: Sequence[Figure],
+    samples: Sequence[Sample],
+    details: Details,
+    differences: object,
+    card: object,
+    quality: object,
+) -> list[tuple[str, str]]:
+    """The sections there are: (id, name)."""
+    sections = [
+        ("gaps", "Missing", context.gaps),
+        ("figures", "Figures", figures),
+        ("findings", "Findings", details.findings),
+        ("differences", "Differences", differences),
+        ("scores", "Scores", True),
+        ("responses", "Responses", samples),
+        ("corpus", "Corpus", card),
+        ("judge", "Judge", quality),
+        ("run", "Run", True),
+        ("licences", "Licences", details.licences),
+        ("again", "Again", True),
+        ("cite", "Cite", True),
+    ]
+    return [(id_, name) for id_, name, there in sections if there]
+
+
+def _citation(context: ReportContext) -> str:
+    """What a sweep's numbers depend on, as one BibTeX value: no brace or backslash is left that could end it."""
+    recipe = ", ".join(f"{name} {value}" for name, value in context.recipe.items())
+    facts = f"Sweep {context.sweep}. Base model {context.base}. Judge {context.judge}. {context.corpus}. {recipe}."
+    return facts.translate({ord(brace): None for brace in "{}\\"})
 
 
 def _asset(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,6 +22,8 @@ COLUMNS = (
     *("first_position_rate", "in_language_share"),
 )
 """The score table's columns."""
+QUALITY = ("order_agreement", "invalid_rate", "length_correlation", "in_language_score", "in_language_n")
+"""What may follow them: how far each score can be trusted."""
 
 Kind = Literal["monolingual", "pinch", "pairs", "permutations", "slavic", "base", "custom"]
 
@@ -89,6 +91,33 @@ class Sample:
     """Order -> choice as in the verdict table: ``ab`` shows the baseline first, ``ba`` the model; 1, 2 or None. An
     order that was not asked yet is left out."""
     reference: str | None = None
+    also: tuple[str, ...] = ()
+    """Further names under which studies list the same model: ``pinch-12-p0`` is ``mono-en``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What else a report can tell; a part that is empty is left out of the page.
+
+    Frames are as :mod:`orchestrator.summaries` makes them, records as their own modules do.
+    """
+
+    averages: pd.DataFrame | None = None
+    """``study, model, group, average, ci_low, ci_high, languages, seeds``; group: all, seen, unseen, non_english."""
+    differences: pd.DataFrame | None = None
+    """``study, model, against, group, difference, ci_low, ci_high, n``, paired by instruction."""
+    difference_sentences: Sequence[str] = ()
+    """One for each row of ``differences``."""
+    intervals_note: str = ""
+    """What the intervals of averages and differences cover."""
+    findings: Sequence[Any] = ()
+    """What the paper found, and whether it held here: :class:`orchestrator.report.findings.Finding`."""
+    card: Sequence[Mapping[str, Any]] = ()
+    """The corpus card, a record for each language and part."""
+    licences: Sequence[Any] = ()
+    """:class:`orchestrator.licences.Licence`: what the results carry with them."""
+    cost: Sequence[tuple[str, str]] = ()
+    """What was spent, as (label, text)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +146,10 @@ class ReportContext:
     """Further sentences to the reader: invalid verdicts, texts left out of language identification, ..."""
     cells_total: int | None = None
     """Rows the finished score table has; default: rows of the table given."""
+    samples_note: str = ""
+    """By what rule the responses shown were chosen."""
+    version: str = ""
+    """Pinch's own."""
 
     @property
     def comparisons(self) -> tuple[int, int]:
@@ -147,7 +180,9 @@ def language_name(code: str) -> str:
 def clean(table: pd.DataFrame) -> pd.DataFrame:
     """The score table with numbers as floats and ``seen`` as bool, whether it was just made or read from a CSV."""
     table = table.copy() if len(table.columns) else pd.DataFrame(columns=list(COLUMNS))
-    for column in ("percent", "count", *COLUMNS[COLUMNS.index("if_score") :]):
+    for column in ("percent", "count", *COLUMNS[COLUMNS.index("if_score") :], *QUALITY):
+        if column in QUALITY and column not in table:
+            continue
         table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
     table["seen"] = table["seen"].astype(str).str.lower() == "true"
     return table

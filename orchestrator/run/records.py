@@ -7,16 +7,23 @@ It reads results from the store, so that the next session can tell what this one
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from orchestrator.identity import Step
+from orchestrator.identity import Step, key_of
+from orchestrator.kept_report import REPORTS, kept_report
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board, State
 from orchestrator.score_table import COLUMNS, ScoreTable
-from orchestrator.store import Store
-from orchestrator.tracking import ModelRecord, SweepRecord, Tracker
+from orchestrator.side_by_side import RULE, Chosen, as_table
+from orchestrator.store import Store, write_json
+from orchestrator.tracking import SAMPLES, ModelRecord, SweepRecord, Tracker
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -26,6 +33,7 @@ class Recorder:
         self.plan, self.store, self.board = plan, store, board
         self.tracker = Tracker(store.root, plan.sweep.name)
         self.table = ScoreTable(plan, store)
+        self._chosen = Chosen(plan, store, self.table)
         self._by_step: dict[str, list[Model]] = {}
         for cell in plan.cells:
             if cell.comparison is not None:
@@ -46,13 +54,19 @@ class Recorder:
         for model in self.plan.models:
             self.model(model)
 
-    def sweep(self) -> None:
+    def sweep(self, headline: str = "", files: Sequence[Path] = ()) -> None:
         counts = {}
         for kind in ("fine_tune", "selection", "generation_set", "comparison"):
             states = self.board.counts(kind)
             counts[kind] = (states[State.DONE], sum(states.values()))
         self.tracker.sync_sweep(
-            SweepRecord(base=self.plan.base_source.label, judge=self.plan.sweep.judge.label, counts=counts)
+            SweepRecord(
+                base=self.plan.base_source.label,
+                judge=self.plan.sweep.judge.label,
+                counts=counts,
+                description=headline,
+                files=files,
+            )
         )
 
     def model(self, model: Model) -> None:
@@ -72,6 +86,7 @@ class Recorder:
             (cell.row.listed for cell in self.plan.cells if cell.model is model and cell.row.listed.kind == "pinch"),
             None,
         )
+        finished = all(row["if_score"] is not None for row in rows)
         record = ModelRecord(
             key=model.key,
             name=model.name,
@@ -83,10 +98,28 @@ class Recorder:
             percent=pinch.percent if pinch else None,
             count=pinch.count if pinch else None,
             seed=model.seed or 0,
-            state="FINISHED" if all(row["if_score"] is not None for row in rows) else "RUNNING",
+            state="FINISHED" if finished else "RUNNING",
+            files=(self._samples(model),) if finished else (),
         )
         self.tracker.sync_model(record, pd.DataFrame(rows, columns=list(COLUMNS)), curve, dev)
 
+    def _samples(self, model: Model) -> Path:
+        """The model's responses side by side with its baselines', written if they are not there yet."""
+        cells = self.table.cells_of(model)
+        judged = sorted({cell.comparison.key for cell in cells if cell.comparison is not None})
+        name = f"{model.key[:16]}-{key_of({'rule': RULE, 'judged': judged})[:8]}"
+        path = self.store.root / REPORTS / self.plan.sweep.name / "samples" / name / SAMPLES
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, as_table(self._chosen.samples(cells)))
+        return path
+
     def close(self, status: str, timeout: float = 30.0) -> None:
-        """End the sweep's run."""
+        """End the sweep's run; one that was not interrupted has its report attached."""
+        if status == "FINISHED":
+            try:
+                report = kept_report(self.plan, self.store)
+                self.sweep(report.headline, report.files)
+            except Exception as problem:  # noqa: BLE001 - a picture that cannot be drawn ends no run
+                logger.warning("MLflow gets no report (%s); pinch report says more.", problem)
         self.tracker.close(status, timeout=timeout)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""The report a store keeps of a sweep, for whoever is told of a run when it ends: drawn again only when it changed.
+
+It lies in ``<store>/reports/<sweep>/``, with ``drawn.json``, written last, saying what it was drawn from: which results
+are there and which failed, the sweep's settings, and this program's own files. A report of the same is the same report,
+so a run that finds nothing to do draws nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+
+from orchestrator.identity import key_of
+from orchestrator.plan import Plan
+from orchestrator.store import Store, write_json
+
+REPORTS = "reports"
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptReport:
+    """A report on the disk."""
+
+    headline: str
+    """Its first sentence."""
+    files: tuple[Path, ...]
+    """The page, then tables and figures."""
+
+
+def kept_report(plan: Plan, store: Store) -> KeptReport:
+    """The store's report of a sweep, drawn if there is none of what the store now holds.
+
+    Raises:
+        UserError, OSError: the store's folder cannot be written.
+    """
+    folder = store.root / REPORTS / plan.sweep.name
+    drawn_from = _inputs(plan, store)
+    known = _read(folder, drawn_from)
+    if known is not None:
+        return known
+    from orchestrator.reporting import write_report  # here: it takes a second, and often nothing is to be drawn
+
+    report = write_report(plan, store, _as_named(store.root), folder)
+    names = [report.page.name, *(path.name for path in report.files)]
+    write_json(folder / "drawn.json", {"from": drawn_from, "headline": report.headline, "files": names})
+    return KeptReport(report.headline, tuple(folder / name for name in names))
+
+
+def _read(folder: Path, drawn_from: str) -> KeptReport | None:
+    try:
+        known = json.loads((folder / "drawn.json").read_text())
+    except (OSError, ValueError):
+        return None
+    files = tuple(folder / name for name in known["files"])
+    return (
+        KeptReport(known["headline"], files) if known["from"] == drawn_from and all(map(Path.is_file, files)) else None
+    )
+
+
+def _inputs(plan: Plan, store: Store) -> str:
+    """A digest of everything a report is drawn from, made of manifests alone."""
+    made = {}
+    for kind in {step.kind for step in plan.steps}:
+        entries = store.entries(kind)
+        there = (entries[step.key] for step in plan.of_kind(kind) if step.key in entries)
+        made.update({entry.key: entry.manifest["made"]["at"] for entry in there})
+    failures = store.failures()
+    failed = {step.key: failures[step.key]["error"] for step in plan.steps if step.key in failures}
+    settings = plan.sweep.model_dump(mode="json")
+    return key_of({"made": made, "failed": failed, "settings": settings, "program": _program()})
+
+
+@functools.cache
+def _program() -> str:
+    """A digest of the modules that draw."""
+    digest = hashlib.sha256()
+    for package in ("orchestrator", "orchestrator.report"):
+        for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
+            if file.is_file():
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _as_named(root: Path) -> str:
+    """The store as a user here would name it: not at all where it is the default one."""
+    return "./pinch-store" if root == Path("pinch-store").absolute() else str(root)
