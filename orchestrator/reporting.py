@@ -15,6 +15,7 @@ import pandas as pd
 
 from orchestrator import summaries
 from orchestrator.grids import Listed
+from orchestrator.licences import licences
 from orchestrator.plan import Plan
 from orchestrator.report.figures import draw_figures
 from orchestrator.report.findings import findings
@@ -79,6 +80,7 @@ def _details(plan: Plan, store: Store, scores: ScoreTable, table: pd.DataFrame, 
         difference_sentences=summaries.difference_sentences(plan, differences),
         intervals_note=intervals_note(len(plan.sweep.seeds.train)),
         findings=findings(table, studies, averages=averages, differences=differences),
+        licences=licences(plan),
         cost=spent(plan, store),
     )
 
