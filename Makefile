@@ -1,6 +1,7 @@
 # Two commands set everything up: `make demo` and `make test`. See README.md.
 
-PYTHON ?= python3.11
+KNOWN := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do $$name $(KNOWN) 2>/dev/null && echo $$name && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0+cpu
@@ -37,8 +38,8 @@ lint: $(VENV)/installed
 environment: $(VENV)/installed
 
 $(VENV)/installed: requirements/cpu.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Pinch needs Python 3.11 or 3.12: install it, or name yours: make PYTHON=/path/to/python3.12"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { echo "Pinch needs Python 3.11 or 3.12; $(PYTHON) is another. Name yours: make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Pinch needs Python 3.11 or 3.12: install it, or name yours: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) $(KNOWN) || { echo "Pinch needs Python 3.11 or 3.12; $(PYTHON) is neither. Name yours: make PYTHON=/path/to/python3.12"; exit 1; }
 	@command -v g++ >/dev/null || { echo "Pinch needs a C++ compiler (DeepSpeed compiles a small op): apt-get install g++"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Pinch needs Python's venv module: apt-get install python3-venv"; exit 1; }
 	@test "$$(uname -sm)" = "Linux x86_64" || { echo "Pinch's locked environment is for Linux on x86-64; this is $$(uname -sm)."; exit 1; }

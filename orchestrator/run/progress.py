@@ -27,6 +27,8 @@ LABELS = {
 }
 LINE_EVERY = 15.0
 """Seconds between two lines of counts where there is no terminal."""
+_TELLING = 0.25
+"""Of a step: from here on, how long it takes says more than how long the first one took."""
 
 
 class Progress:
@@ -39,6 +41,7 @@ class Progress:
         self._started = time.monotonic()
         self._at_start: dict[str, int] = {}
         self._first: dict[str, float] = {}
+        self._first_done: dict[str, float] = {}
         self._now: dict[str, str] = {}
         self._inside: dict[str, tuple[float, float]] = {}
         self._last_line = 0.0
@@ -67,6 +70,9 @@ class Progress:
                 self._first.setdefault(step.kind, time.monotonic())
             else:
                 self._now.pop(step.key, None)
+                self._inside.pop(step.key, None)
+            if state is State.DONE:
+                self._first_done.setdefault(step.kind, time.monotonic())
         if state is State.FAILED and self._board is not None:
             self.say(f"Failed: {step.kind} {step.name}: {self._board.errors.get(step.key, '').splitlines()[0]}")
         elif state is State.DONE and step.kind in ("base", "fine_tune") and not self.console.is_terminal:
@@ -97,7 +103,7 @@ class Progress:
             counts = self._board.counts(kind)
             total = sum(counts.values())
             if total:
-                left = self._left(kind, counts[State.DONE], self._remaining(counts))
+                left = self._left(kind, counts)
                 parts.append(f"{label} {counts[State.DONE]}/{total}{f' ({left} left)' if left else ''}")
         running = "; ".join(self._now.values())
         self.say(f"{self._clock()} {', '.join(parts)}{f'; {running}' if running else ''}")
@@ -109,13 +115,32 @@ class Progress:
     def _remaining(counts: dict[State, int]) -> int:
         return counts[State.TODO] + counts[State.RUNNING] + counts[State.ELSEWHERE]
 
-    def _left(self, kind: str, done: int, remaining: int) -> str:
-        """Time left at the rate so far, from when the first of its kind began here."""
-        made = done - self._at_start.get(kind, 0)
-        began = self._first.get(kind)
-        if not made or began is None or not remaining:
-            return ""
-        return _duration((time.monotonic() - began) / made * remaining)
+    def _pace(self, kind: str, counts: dict[State, int]) -> tuple[float | None, float]:
+        """Seconds per step here, and how many steps' worth is left; what is done of a running step counts.
+
+        The first of a kind brings up what the others find ready, so it is left out once another says more.
+        """
+        board = self._board
+        assert board is not None
+        with self._lock:
+            parts = [
+                min(1.0, part / whole)
+                for key, (part, whole) in self._inside.items()
+                if whole and key in board.steps and board.steps[key].kind == kind
+            ]
+        running = sum(parts)
+        made = counts[State.DONE] - self._at_start.get(kind, 0)
+        left = max(0.0, self._remaining(counts) - running)
+        began, first_done = self._first.get(kind), self._first_done.get(kind)
+        if first_done is not None and made - 1 + running >= _TELLING:
+            return (time.monotonic() - first_done) / (made - 1 + running), left
+        if began is None or not made:
+            return None, left
+        return (time.monotonic() - began) / (made + running), left
+
+    def _left(self, kind: str, counts: dict[State, int]) -> str:
+        seconds, left = self._pace(kind, counts)
+        return _duration(seconds * left) if seconds is not None and left else ""
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -127,12 +152,12 @@ class Progress:
             total = sum(counts.values())
             if not total:
                 continue
-            done, remaining = counts[State.DONE], self._remaining(counts)
+            done = counts[State.DONE]
             filled = round(24 * done / total)
             bar = f"[green]{'━' * filled}[/green][dim]{'━' * (24 - filled)}[/dim]"
-            made, began = done - self._at_start.get(kind, 0), self._first.get(kind)
-            rate = f"{made / (time.monotonic() - began) * 60:.1f}/min" if made and began else ""
-            left = self._left(kind, done, remaining)
+            seconds, _ = self._pace(kind, counts)
+            rate = f"{60 / seconds:.1f}/min" if seconds else ""
+            left = self._left(kind, counts)
             notes = [f"{left} left"] if left else []
             notes += [
                 f"{counts[state]} {state}" for state in (State.ELSEWHERE, State.FAILED, State.BLOCKED) if counts[state]
