@@ -38,7 +38,7 @@ from orchestrator.corpus.cldr_words import Words, fill, words
 from orchestrator.languages import language as known_language
 from trainables.errors import UserError
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised whenever a text changes: by another template, another pool or another CLDR."""
 
 CLDR = get_cldr_version()
