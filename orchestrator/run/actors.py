@@ -71,7 +71,7 @@ def build_corpus(place: Place, step: Step, corpus: Corpus, language: str) -> Non
 def build_base(place: Place, step: Step, source: BaseSource, pulse: Any, threads: int) -> None:
     import torch
 
-    torch.set_num_threads(threads)  # Ray gives a task the threads of the cores it reserves; all wait for the base
+    torch.set_num_threads(threads)
     beat = _Beat(pulse, step.key)
     jobs.make_base(place, step, source, lambda fraction, sentence: beat(fraction, 1.0))
 

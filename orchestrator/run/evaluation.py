@@ -102,7 +102,8 @@ class Evaluation:
         while step := self.board.claim("base"):
             bases = build_base.options(num_cpus=1, num_gpus=0)
             source = self.plan.base_sources[step.key]
-            self._tasks[bases.remote(self.place, step, source, self.pulse, 2 * self.threads)] = step
+            threads = 1 if source.kind == "tiny" else self.threads
+            self._tasks[bases.remote(self.place, step, source, self.pulse, threads)] = step
         languages = {step.key: code for code, step in self.plan.corpora.items()}
         while step := self.board.claim("corpus"):
             corpora = build_corpus.options(num_cpus=0.5)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.run.board import Board, State
+from orchestrator.run.board import Board
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -113,7 +113,7 @@ def _work(
     from orchestrator.run.tuning import LaneSettings, Tuning
 
     with cluster.connected(address) as room:
-        placement = cluster.place(room, plan.sweep.runtime.gpus_per_fine_tune)
+        placement = cluster.place(room, plan.sweep.runtime.gpus_per_fine_tune, small=plan.base_source.kind == "tiny")
         progress.say(placement.sentence)
         place = Place(str(store.root), store.sessions.id)
         settings = LaneSettings(
@@ -136,10 +136,10 @@ def _work(
         tuning = Tuning(plan, board, settings, placement.lanes, heard)
         evaluation = Evaluation(plan, board, place, progress.say, placement.engine_threads, placement.engine_gpus)
         recorded = 0
+        if board.unfinished("fine_tune"):
+            tuning.start()
         try:
             while board.unfinished():
-                if not tuning.started and board.unfinished("fine_tune") and _inputs_there(plan, board):
-                    tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
@@ -156,11 +156,6 @@ def _work(
             board.stopping.set()
             evaluation.stop()
             tuning.join(timeout=0.0 if board.unfinished() else 20.0)
-
-
-def _inputs_there(plan: Plan, board: Board) -> bool:
-    """Whether any fine-tune could start: the lane is not brought up while the base is still being made."""
-    return board.state(plan.base) is State.DONE
 
 
 @contextmanager

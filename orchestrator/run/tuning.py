@@ -3,7 +3,8 @@
 A fixed grid could not skip what another session holds, so Tune asks a :class:`Searcher`: `suggest` claims the next
 fine-tune from the board, returns None to wait, and FINISHED when nothing is left. The trial is a class Trainable
 with ``reuse_actors``: its lane (one Ray Train worker group) stays up and takes one fine-tune after another, so a
-fine-tune costs its steps and not a cold start. A lane in which a fine-tune failed is torn down.
+fine-tune costs its steps and not a cold start. A lane in which a fine-tune failed is torn down. While the base is still
+being made, the first trials bring the lanes up and end when there is something to tune.
 
 Tune's own state is not kept: the store says what is done.
 """
@@ -15,6 +16,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
-from orchestrator.run.board import Board
+from orchestrator.run.board import Board, State
 from orchestrator.run.jobs import Place, training_rows
 from orchestrator.store import Corrupt
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
@@ -34,6 +36,8 @@ MIXTURE_FILE = "mixture.parquet"
 EXAMPLES_FILE = "examples.parquet"
 SILENCE = 1800.0
 """Seconds a fine-tune may say nothing before its lane is given up."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks for the base."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +76,26 @@ class FineTuneTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report of the lane, or the end of the fine-tune; ``step`` is always there, Tune insists on its metric."""
-        return {"key": self._key, "step": 0, "done": False, **self._next()}
+        return {"key": self._key, "step": 0, "done": False, **(self._next() if self._key else self._wait())}
+
+    def _wait(self) -> dict[str, Any]:
+        """Bring the lane up, then look for the base now and then; done when it is there, or never will be.
+
+        A lane that does not come up is no matter here: the fine-tune that needs it tries again, and says why.
+        """
+        from trainables.lane import LaneDied
+
+        store = self._settings.place.open()
+        try:
+            self._bring_up()
+        except LaneDied:
+            self._tear_down()
+            return {"done": True}
+        base = self._settings.base
+        if store.find("base", base) is None and base not in store.failures():
+            time.sleep(LOOK_EVERY)
+            return {}
+        return {"done": True}
 
     def _next(self) -> dict[str, Any]:
         from trainables.lane import LaneDied
@@ -105,21 +128,13 @@ class FineTuneTrial(tune.Trainable):
 
     def _begin(self, step: Step) -> None:
         from trainables.finetune import FineTuneJob
-        from trainables.lane import Lane
         from trainables.parallel import Parallel
 
         settings = self._settings
         store = settings.place.open()
         base = store.find("base", settings.base)
         assert base is not None, "a fine-tune is handed out when its base is published"
-        if self._lane is None:
-            self._lane = Lane(
-                workers=settings.workers,
-                use_gpu=settings.use_gpu,
-                resources={"CPU": settings.cpus_per_worker},
-                env={"OMP_NUM_THREADS": str(settings.threads)},
-            )
-            self._lane.start()
+        self._bring_up()
         job = FineTuneJob(
             name=step.name,
             base=store.use(base),
@@ -138,6 +153,20 @@ class FineTuneTrial(tune.Trainable):
         )
         self._lane.submit(job)
         self._begun = True
+
+    def _bring_up(self) -> None:
+        """Raises LaneDied when the lane cannot be started; does nothing when it is up."""
+        from trainables.lane import Lane
+
+        settings = self._settings
+        if self._lane is None:
+            self._lane = Lane(
+                workers=settings.workers,
+                use_gpu=settings.use_gpu,
+                resources={"CPU": settings.cpus_per_worker},
+                env={"OMP_NUM_THREADS": str(settings.threads)},
+            )
+            self._lane.start()
 
     def _tear_down(self) -> None:
         if self._lane is not None:
@@ -172,11 +201,13 @@ class ClaimingSearcher(Searcher):
         self,
         plan: Plan,
         board: Board,
+        lanes: int,
         prepare: Callable[[Model], Path],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         super().__init__(metric="step", mode="max")
         self._plan, self._board, self._prepare, self._report = plan, board, prepare, report
+        self._to_bring_up = min(lanes, board.counts("fine_tune")[State.TODO])
         self._models = {model.fine_tune.key: model for model in plan.models if model.fine_tune}
         self._baselines = plan.baseline_keys()
         self._trials: dict[str, Step] = {}
@@ -188,6 +219,11 @@ class ClaimingSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self._board.stopping.is_set() or not self._board.unfinished():
             return Searcher.FINISHED
+        if self._board.state(self._plan.base) is not State.DONE:
+            if not self._to_bring_up:
+                return None
+            self._to_bring_up -= 1
+            return {"key": "", "out": "", "name": "lane"}
         step = self._board.claim("fine_tune", prefer=lambda step: 0 if step.key in self._baselines else 1)
         if step is None:
             return None
@@ -248,10 +284,6 @@ class Tuning:
         if self._thread.ident is not None and not self._thread.is_alive() and self.board.unfinished("fine_tune"):
             raise EnvironmentProblem(f"Ray Tune stopped before the fine-tunes were done: {self.error}") from self.error
 
-    @property
-    def started(self) -> bool:
-        return self._thread.ident is not None
-
     def join(self, timeout: float) -> None:
         """Wait for Tune to end, then drop its scratch folder."""
         if self._thread.ident is not None:
@@ -269,7 +301,7 @@ class Tuning:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=ClaimingSearcher(self.plan, self.board, self._prepare, self.report),
+                search_alg=ClaimingSearcher(self.plan, self.board, self.lanes, self._prepare, self.report),
                 num_samples=-1,
                 max_concurrent_trials=self.lanes,
                 reuse_actors=True,
