@@ -23,8 +23,8 @@ from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.run.judging import ComparisonJob, account_of
 from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
-from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, UserError
-from trainables.judges import JudgeUnreachable, api_key
+from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, Unreachable, UserError
+from trainables.judges import api_key
 
 READY_WITHIN = 600.0
 """Seconds an engine or judge has to come up (a 7B model from a slow disk, say)."""
@@ -221,7 +221,7 @@ class Evaluation:
                 self.over_budget = str(cause)
                 self.board.stopping.set()
                 self.board.lost(step, str(cause))
-            elif isinstance(cause, JudgeUnreachable):
+            elif isinstance(cause, Unreachable):
                 self._outage(step, str(cause))
             elif isinstance(cause, EnvironmentProblem):
                 self.board.give_up(step, str(cause))
