@@ -14,7 +14,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -28,6 +28,7 @@ LONGEST_ORDERED_WAIT = 300.0
 Turn = Callable[[int], Awaitable[float]]
 """Told the characters of a request, says in how many seconds it may be sent; it must then be sent."""
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Passing(Exception):
@@ -119,6 +120,33 @@ class Patience:
                     await self._ending.wait()
         if self._ending.is_set():
             raise Ended
+
+
+async def each(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[None]], parallel: int, end: Callable[[], None]
+) -> None:
+    """Work through the items in their order, never on more than ``parallel`` at once.
+
+    When work on one goes wrong, ``end`` is called, nothing more is begun, what is under way is waited for, and then
+    the first problem is raised. :class:`Ended` is not a problem.
+    """
+    left, problems = iter(items), list[Exception]()
+
+    async def worker() -> None:
+        for item in left:
+            try:
+                await work(item)
+            except Ended:
+                return
+            except Exception as problem:  # noqa: BLE001  (raised below, when what is under way has been kept)
+                problems.append(problem)
+                end()
+            if problems:
+                return
+
+    await asyncio.gather(*(worker() for _ in range(parallel)))
+    if problems:
+        raise problems[0]
 
 
 def retry_after(header: str | None) -> float | None:

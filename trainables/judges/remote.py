@@ -25,7 +25,7 @@ from trainables.judges.calls import Call, Usage, Verdict, parsed
 from trainables.judges.cutting import NoRoom, fitted
 from trainables.judges.prompt import JudgePrompt, defused
 from trainables.judges.specs import RemoteJudge
-from trainables.patience import Ended, Pace
+from trainables.patience import Pace, each
 
 CONTROL = ["<|", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
 """How control tokens begin, or are spelled, in the tokenizers of common chat models."""
@@ -83,10 +83,9 @@ class EndpointJudge:
         keep: Callable[[Verdict], None] | None,
     ) -> list[Verdict]:
         questions = [self.question(call) for call in calls]
-        left = iter(sorted(range(len(calls)), key=lambda place: questions[place].text))
+        order = sorted(range(len(calls)), key=lambda place: questions[place].text)
         verdicts: dict[int, Verdict] = {}
         refused: list[Verdict] = []  # until one call is answered: that the endpoint is not the one that is wrong
-        problems: list[Exception] = []
 
         def take(place: int, verdict: Verdict) -> None:
             verdicts[place] = verdict
@@ -97,24 +96,13 @@ class EndpointJudge:
                 if keep:
                     keep(one)
 
-        async def work() -> None:
-            for place in left:
-                try:
-                    take(place, await self._verdict(calls[place], questions[place]))
-                except Ended:
-                    return
-                except Exception as problem:  # noqa: BLE001  (raised below, when what is under way has been kept)
-                    problems.append(problem)
-                    self._endpoint.end()
-                if problems:
-                    return
-                if on_progress:
-                    on_progress(len(verdicts), len(calls))
+        async def work(place: int) -> None:
+            take(place, await self._verdict(calls[place], questions[place]))
+            if on_progress:
+                on_progress(len(verdicts), len(calls))
 
         async with self._endpoint.open():
-            await asyncio.gather(*(work() for _ in range(min(self._spec.concurrency, len(calls)))))
-        if problems:
-            raise problems[0]
+            await each(order, work, min(self._spec.concurrency, len(calls)), self._endpoint.end)
         if refused:
             raise EnvironmentProblem(
                 f"judge: {self._spec.base_url} answers no call at all ({refused[0].raw}); mend judge.model or the "

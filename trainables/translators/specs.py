@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from trainables.addresses import Address, KeyName
 from trainables.base_models import BaseSource, parse_base
 from trainables.errors import UserError
 from trainables.spec import Spec, identity, runtime
@@ -56,13 +57,14 @@ class GoogleTranslator(_Remote):
 
 
 class OpenAITranslator(_Remote):
-    """A language model behind any server that speaks OpenAI's chat interface; OPENAI_API_KEY holds the key."""
+    """A language model behind any server that speaks OpenAI's chat interface."""
 
     engine: Literal["openai"] = identity("openai")
     model: str = identity(description="the model's name, as the server knows it")
     prompt: str = identity("plain", description="a shipped prompt, or the path of a text with {language} and {text}")
     temperature: float | None = identity(0.0, ge=0, description="null: not sent, for models that refuse it")
-    base_url: str | None = runtime(None, description="such as http://localhost:8000/v1; default: OpenAI's")
+    base_url: Address = runtime("https://api.openai.com/v1", description="such as http://localhost:8000/v1")
+    api_key_env: KeyName = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")
 
     def payload(self) -> dict[str, Any]:
         """What determines a translation; the prompt counts by its text.
