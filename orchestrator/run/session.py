@@ -46,11 +46,14 @@ def run(
 
     Raises:
         UserError: bad input; nothing has been written then.
-        EnvironmentProblem: no room on the disk, no Ray, no engine.
+        EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
     """
     plan = Plan(loaded)
     store = Store(location)
     account_of(plan, store)
+    missing = [code for code, step in plan.corpora.items() if store.find(step.kind, step.key) is None]
+    if missing:
+        plan.corpus.prepare(missing)
     store.create()
     again = f"pinch run {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
     if retry_failed:
