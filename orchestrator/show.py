@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import summaries
+from orchestrator import summaries, translations
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
 from orchestrator.plan import Plan, mixture_rows
@@ -25,6 +25,7 @@ from orchestrator.sweep import LoadedSweep
 LABELS = {
     "base": "base model",
     "corpus": "corpora",
+    "translation": "translations",
     "fine_tune": "fine-tunes",
     "selection": "selections",
     "generation_set": "response sets",
@@ -61,7 +62,8 @@ def plan_json(plan: Plan, store: Store) -> None:
         }
         for look in review(plan, store)
     ]
-    _json({**plan.counts(), "models": models, "steps": steps})
+    translation = {"translation": translations.as_json(plan, store)} if plan.translating else {}
+    _json({**plan.counts(), **translation, "models": models, "steps": steps})
 
 
 def plan(plan: Plan, store: Store, console: Console) -> None:
@@ -95,6 +97,8 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
             console,
             f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).",
         )
+    if translating := translations.sentence(plan, store):
+        _say(console, translating)
     if expected.gpu_cost is not None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
     for note in expected.notes:

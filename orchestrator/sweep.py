@@ -28,6 +28,7 @@ from trainables.judges import JudgeSpec, ReferenceJudge
 from trainables.recipe import Recipe
 from trainables.sampling import Sampling
 from trainables.spec import Spec, identity, runtime
+from trainables.translators import GoogleTranslator, TranslatorSpec
 
 
 class _CorpusSpec(Spec):
@@ -78,7 +79,7 @@ class HubSource(_CorpusSpec):
     copies: dict[Literal["lima", "oasst1", "alpacafarm"], str] = identity(
         {}, description="your own file in the same form (.json, .jsonl, .parquet), instead of the hub's"
     )
-    translator: dict[str, str] = identity({"engine": "google"})
+    translator: TranslatorSpec = identity(GoogleTranslator())
 
     @field_validator("train")
     @classmethod

@@ -18,7 +18,8 @@ from orchestrator.plan import Plan
 from orchestrator.sweep import load
 from tests.conftest import Pinch
 from tests.hub_examples import ENGLISH, Row, factory, gair, lines, message, prompts, tree
-from trainables.errors import EnvironmentProblem, UserError
+from trainables.errors import UserError
+from trainables.translators import GoogleTranslator
 
 
 def pairs(source: Source) -> list[tuple[str, str | None]]:
@@ -194,7 +195,7 @@ def corpus(tmp_path: Path, train_count: int = 7, eval_count: int = 4, references
     return HubCorpus(
         train=[Source("lima", copy=str(lines(tmp_path / "l.jsonl", gair()))), oasst1(tmp_path, messages)],
         evaluation=Source("alpacafarm", copy=str(lines(tmp_path / "f.jsonl", prompts()))),
-        translator={"engine": "google"},
+        translator=GoogleTranslator(),
         train_count=train_count,
         eval_count=eval_count,
         needs_references=references,
@@ -229,10 +230,12 @@ def test_counts_move_no_key_and_parts_are_keyed_apart(tmp_path: Path) -> None:
     assert {name for name, value in made.payload("en").items() if before[name] != value} == {"eval"}
 
 
-def test_other_languages_wait_for_translation_and_say_so(tmp_path: Path) -> None:
-    for asked in (lambda: corpus(tmp_path).prepare(["en", "fi"]), lambda: corpus(tmp_path).build("fi", tmp_path)):
-        with pytest.raises(EnvironmentProblem, match=r"transl.*fi"):
-            asked()
+def test_other_languages_are_translated_and_never_built(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="fi is translated"):
+        corpus(tmp_path).build("fi", tmp_path)
+    payload = corpus(tmp_path).payload("fi")
+    assert payload["translator"]["engine"] == "google"
+    assert payload["train"] == corpus(tmp_path).payload("en")["train"]
 
 
 def test_every_source_is_pinned_to_a_commit() -> None:

@@ -3,19 +3,21 @@
 Everything a plan needs is known without the data: an id is a position in its source after import, a source is pinned
 by its commit, and of each the first so many are taken as the paper took. How many OASST1 really holds is known only
 once it is here; a run asks before it starts anything. Of a user's own copy everything is known at once, for it is read
-when planning.
+when planning. The corpus itself is English; what other languages are made of is the business of `orchestrator.corpora`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.corpus.base import write_corpus
+from orchestrator.corpus.base import Example, write_corpus
 from orchestrator.corpus.hub_data import Source
 from orchestrator.languages import ENGLISH
-from trainables.errors import EnvironmentProblem, UserError
+from trainables.errors import UserError
+from trainables.translators import TranslatorSpec
 
 
 class HubCorpus:
@@ -28,7 +30,7 @@ class HubCorpus:
         *,
         train: Sequence[Source],
         evaluation: Source,
-        translator: dict[str, str],
+        translator: TranslatorSpec,
         train_count: int,
         eval_count: int,
         needs_references: bool,
@@ -63,29 +65,39 @@ class HubCorpus:
             "train": [source.payload for source in self.train],
             "eval": self.evaluation.payload,
         }
-        return payload if language == ENGLISH else {**payload, "translator": dict(self.translator)}
+        return payload if language == ENGLISH else {**payload, "translator": self.translator.payload()}
 
     def prepare(self, languages: Collection[str]) -> None:
         """Fetch the sources that are not here yet, and check that they hold what the plan counts on."""
-        _check_translated(languages)
         _hold(self.train, self._train_ids, "train_count")
         _hold([self.evaluation], self._eval_ids, "eval_count")
 
+    def characters(self) -> int:
+        """About how many characters of the counted examples are sent to be translated into one language."""
+        shares = Counter(key.rpartition("-")[0] for key in (*self._train_ids, *self._eval_ids))
+        return sum(
+            round(source.data.characters * shares[source.data.name] / source.data.pairs)
+            for source in dict.fromkeys((*self.train, self.evaluation))
+        )
+
+    def english(self) -> tuple[list[Example], list[Example]] | None:
+        """The counted training pairs and prompts, where all of them are copies of the user's own; else None."""
+        if not all(source.copy for source in (*self.train, self.evaluation)):
+            return None
+        train = [example for source in self.train for example in source.examples]
+        return train[: len(self._train_ids)], self.evaluation.examples[: len(self._eval_ids)]
+
     def build(self, language: str, out: Path) -> dict[str, Any]:
-        """Write the English pairs; returns the row counts, and what was left out of each source, and why."""
-        _check_translated([language])
+        """Write the English pairs; returns the row counts, and what was left out of each source, and why.
+
+        Raises:
+            ValueError: for another language, which is translated and not built.
+        """
+        if language != ENGLISH:
+            raise ValueError(f"the hub corpus is English; {language} is translated")
         train = [example for source in self.train for example in source.examples]
         left_out = {source.data.name: source.left_out for source in (*self.train, self.evaluation)}
         return {**write_corpus(out, train, self.evaluation.examples), "left_out": left_out}
-
-
-def _check_translated(languages: Collection[str]) -> None:
-    others = sorted(set(languages) - {ENGLISH})
-    if others:
-        raise EnvironmentProblem(
-            f"corpus: translating the hub's data ({', '.join(others)}) comes next and is not built yet; keep to "
-            "English, or use source: files with your own translations."
-        )
 
 
 def _first(sources: Sequence[Source], count: int, key: str) -> list[str]:

@@ -43,6 +43,8 @@ class PublicData:
     """Patterns of the files that are read; each must match."""
     pairs: int
     """What the paper takes of it: the first so many."""
+    characters: int
+    """About how many characters of these are sent to be translated into one language."""
     read: Callable[[Iterable[Row]], Taken]
 
 
@@ -55,6 +57,7 @@ PUBLIC = {
             revision="68958e98267f5fb4a52a03ebcdae4ae59213fa7c",
             files=("train.jsonl",),
             pairs=1000,
+            characters=2_640_000,
             read=hub_formats.lima,
         ),
         PublicData(
@@ -63,6 +66,7 @@ PUBLIC = {
             revision="fdf72ae0827c1cda404aff25b6603abec9e3399b",
             files=("data/train-*.parquet", "data/validation-*.parquet"),
             pairs=3640,
+            characters=4_010_000,  # at the 1,101 a pair of its English validation part
             read=hub_formats.oasst1,
         ),
         PublicData(
@@ -71,6 +75,7 @@ PUBLIC = {
             revision="f8ca79be8498a5bde4631a021ae4d83123892438",
             files=("alpaca_farm_evaluation.json",),
             pairs=617,  # 805 without the 188 that are from OASST1
+            characters=105_000,
             read=hub_formats.alpacafarm,
         ),
     )

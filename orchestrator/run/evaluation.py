@@ -21,6 +21,7 @@ from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse,
 from orchestrator.run.board import TRIES, Board, State
 from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.run.judging import ComparisonJob, account_of
+from orchestrator.run.translators import Translators, assemble_corpus
 from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
 from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, Unreachable, UserError
@@ -60,6 +61,7 @@ class Evaluation:
         self._judge = _Worker(("comparison",))
         self._tasks: dict[Any, Step] = {}
         self._corpus = ray.put(plan.corpus)
+        self.translators = Translators(plan, board, place, self.pulse, threads, gpus)
         self._outages = 0
         self.over_budget: str | None = None
         """Set when paid work has cost what it may: the run ends with this sentence."""
@@ -77,7 +79,10 @@ class Evaluation:
         ended, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
         for reference in ended:
             if reference in self._tasks:
-                self._end(self._tasks.pop(reference), reference)
+                step = self._tasks.pop(reference)
+                if step.kind == "translation":
+                    self.translators.ended()
+                self._end(step, reference)
             for worker in (self._engine, self._judge):
                 if reference == worker.call and worker.step is not None:
                     step, worker.call, worker.step = worker.step, None, None
@@ -95,6 +100,7 @@ class Evaluation:
         """End the actors."""
         for worker in (self._engine, self._judge):
             self._drop(worker)
+        self.translators.stop()
 
     # Inputs
 
@@ -103,8 +109,12 @@ class Evaluation:
             bases = build_base.options(num_cpus=1, num_gpus=0)
             source = self.plan.base_sources[step.key]
             self._tasks[bases.remote(self.place, step, source, self.pulse, 2 * self.threads)] = step
-        languages = {step.key: code for code, step in self.plan.corpora.items()}
+        self._tasks |= self.translators.start()
+        languages = {step.key: code for code, step in self.plan.corpus_steps.imports.items()}
         while step := self.board.claim("corpus"):
+            if step.key not in languages:
+                self._tasks[assemble_corpus.options(num_cpus=0.5).remote(self.place, step)] = step
+                continue
             corpora = build_corpus.options(num_cpus=0.5)
             corpus: Any = self._corpus
             self._tasks[corpora.remote(self.place, step, corpus, languages[step.key])] = step
@@ -135,7 +145,7 @@ class Evaluation:
 
     def _may_start(self, worker: _Worker) -> bool:
         if worker is self._engine:
-            return self.board.state(self.plan.base) is State.DONE
+            return self.board.state(self.plan.base) is State.DONE and not self.translators.need_the_machine
         judge_base = self.plan.judge_base
         if judge_base is not None and self.board.state(judge_base) is not State.DONE:
             return False
@@ -231,13 +241,13 @@ class Evaluation:
                 self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again.")
                 self.board.lost(step, str(problem))
         else:
-            if step.kind == "comparison":
+            if step.kind in ("comparison", "translation"):
                 self._outages = 0
             self.board.done(step)
         return True
 
     def _outage(self, step: Step, error: str) -> None:
-        """The judge's endpoint is away: not the step's fault, and no other comparison would fare better."""
+        """A service is away: not the step's fault, and no other step that asks it would fare better."""
         self._outages += 1
         if self._outages < TRIES:
             self.say(f"{step.kind} {step.name}: {error}; trying again.")

@@ -41,12 +41,7 @@ Keep = Callable[[Mapping[str, Answer]], None]
 
 
 class Engine(Protocol):
-    """An open translator; it may hold a model or connections, so close it."""
-
-    whole: bool
-    """Whether a text keeps its lines in it."""
-    limit: int
-    """Characters one string may have."""
+    """An open translator; it may hold a model or connections, so close it. How long a string may be, its spec says."""
 
     def translate(self, strings: Sequence[str], target: Target, keep: Keep) -> None:
         """Translate distinct strings from English.

@@ -31,9 +31,6 @@ STRINGS, CHARACTERS = 128, 5000
 class GoogleEngine:
     """See :class:`trainables.translators.engine.Engine`."""
 
-    whole = True
-    limit = 10_000
-
     def __init__(self, spec: GoogleTranslator, turn: Turn, parallel: int) -> None:
         """Raises:
         EnvironmentProblem: no credentials, or no project, can be found here.

@@ -46,9 +46,6 @@ NLLB = {
 class Seq2SeqEngine:
     """See :class:`trainables.translators.engine.Engine`; greedy, or as the model's own generation settings have it."""
 
-    whole = False
-    limit = 1000
-
     def __init__(self, spec: LocalTranslator, folder: Path, threads: int | None = None) -> None:
         """Raises:
         UserError: the folder does not hold such a model.
@@ -111,9 +108,6 @@ class Seq2SeqEngine:
 
 class CausalEngine:
     """See :class:`trainables.translators.engine.Engine`. It opens, and owns, an engine."""
-
-    whole = True
-    limit = 1500
 
     def __init__(
         self,

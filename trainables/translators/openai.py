@@ -19,9 +19,6 @@ FEWEST_TOKENS, TOKENS_PER_CHARACTER = 256, 2
 class OpenAIEngine:
     """See :class:`trainables.translators.engine.Engine`. It holds no connection between two calls."""
 
-    whole = True
-    limit = 6000
-
     def __init__(self, spec: OpenAITranslator, key: SecretStr | None, turn: Turn, parallel: int) -> None:
         self._prompt, self._parallel = load_prompt(spec.prompt), parallel
         where = Where(

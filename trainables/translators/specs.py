@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,12 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 class _Remote(Spec):
     """What every service behind an address has: a pace, and patience."""
+
+    paid: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
+    """Whether a text keeps its lines in the engine."""
+    limit: ClassVar[int] = 6000
+    """Characters one string may have; a longer text is asked for line by line."""
 
     revision: str = identity("", description="a word of your own (a month, say); another word is another translation")
     parallel: int = runtime(16, ge=1, description="requests under way at once, over all languages")
@@ -83,6 +89,7 @@ class OpenAITranslator(_Remote):
 class LocalTranslator(Spec):
     """A model on this machine or cluster: one that was made to translate, or a causal one that is asked to."""
 
+    paid: ClassVar[bool] = False
     engine: Literal["local"] = identity("local")
     model: str = identity(description="a folder or hub name[@revision]; a causal one may be any base")
     architecture: Literal["seq2seq", "causal"] = identity("seq2seq")
@@ -104,6 +111,16 @@ class LocalTranslator(Spec):
             "prompt": self.prompt_text,
             "result_version": RESULT_VERSION,
         }
+
+    @property
+    def whole(self) -> bool:
+        """Whether a text keeps its lines in the model: sequence-to-sequence models lose them."""
+        return self.architecture == "causal"
+
+    @property
+    def limit(self) -> int:
+        """Characters one string may have; a longer line is cut where a sentence ends."""
+        return 1500 if self.architecture == "causal" else 1000
 
     @property
     def source(self) -> BaseSource:
