@@ -42,8 +42,20 @@ def ledger_of(store: Store, translator: TranslatorSpec, language: str) -> Ledger
 
 
 def english_examples(folder: Path, rows: dict[str, int]) -> tuple[list[Example], list[Example]]:
-    """The training pairs and prompts to translate, from a stored English corpus and the counts of a sweep."""
-    return read_examples(folder / TRAIN_FILE)[: rows["train"]], read_examples(folder / EVAL_FILE)[: rows["eval"]]
+    """The training pairs and prompts to translate, from a stored English corpus and the counts of a sweep.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    train, evaluation = (
+        read_examples(folder / name)[: rows[part]] for part, name in (("train", TRAIN_FILE), ("eval", EVAL_FILE))
+    )
+    for part, found in (("train", train), ("eval", evaluation)):
+        if len(found) < rows[part]:
+            raise UserError(
+                f"corpus.{part}_count: {rows[part]} is more than the {len(found)} in {folder.name}; lower it."
+            )
+    return train, evaluation
 
 
 def texts_of(train: Iterable[Example], evaluation: Iterable[Example]) -> list[str]:

@@ -53,6 +53,7 @@ def test_a_killed_session_asks_for_no_text_twice(tmp_path: Path, server: JudgeSe
     sweep = write_sweep(tmp_path, server, requests_per_minute=120)
     first = session(sweep)
     until(lambda: len(server.asked) >= 9 and in_ledger(tmp_path / "store") == len(server.asked), first)
+    assert server.asked[8].at - server.asked[0].at >= 8 * 0.5 * 0.9, "one pace over both languages and all askers"
     first.kill()  # half a second lies between two requests, so none is under way
     before = len(server.asked)
     assert before == in_ledger(tmp_path / "store") < TEXTS

@@ -61,7 +61,7 @@ class Evaluation:
         self._judge = _Worker(("comparison",))
         self._tasks: dict[Any, Step] = {}
         self._corpus = ray.put(plan.corpus)
-        self.translators = Translators(plan, board, place, self.pulse, threads, gpus)
+        self.translators = Translators(plan, board, place, self.pulse, threads)
         self._outages = 0
         self.over_budget: str | None = None
         """Set when paid work has cost what it may: the run ends with this sentence."""

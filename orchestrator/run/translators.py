@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.identity import Step
 from orchestrator.languages import ENGLISH, language
+from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.run import translating
 from orchestrator.run.actors import Beat
@@ -86,11 +87,12 @@ class Asker:
     def __init__(self, order: AskerOrder, meter: Any) -> None:
         self._order, self._meter = order, meter
         self._engine: Any = None
+        self._ledgers: dict[str, Ledger] = {}
 
     def ask(self, job: TranslationJob, strings: list[str]) -> dict[str, str]:
         """Put the answers to distinct strings into the ledger; returns, by digest, why some will have none."""
         store = self._order.place.open()
-        ledger = ledger_of(store, job.translator, job.target.code)
+        ledger = self._ledgers.setdefault(job.target.code, ledger_of(store, job.translator, job.target.code))
         refused: dict[str, str] = {}
 
         def keep(answers: Mapping[str, Answer]) -> None:
@@ -98,8 +100,9 @@ class Asker:
                 if answer.refused is not None:
                     refused[digest(string)] = answer.refused
             given = {digest(string): record_of(one) for string, one in answers.items() if one.refused is None}
-            with unwritable(store):
-                ledger.extend(given)
+            if given:
+                with unwritable(store):
+                    ledger.extend(given)
             self._meter.paid.remote(sum(one["characters"] for one in given.values()))
 
         if self._engine is None:
@@ -179,9 +182,8 @@ def assemble_corpus(place: Place, step: Step) -> None:
 class Translators:
     """Hands translations to tasks, never more than a few at once, and brings up and takes down who asks."""
 
-    def __init__(self, plan: Plan, board: Board, place: Place, pulse: Any, threads: int, gpus: float) -> None:
-        self._plan, self._board, self._place, self._pulse = plan, board, place, pulse
-        self._threads, self._gpus = threads, gpus
+    def __init__(self, plan: Plan, board: Board, place: Place, pulse: Any, threads: int) -> None:
+        self._plan, self._board, self._place, self._pulse, self._threads = plan, board, place, pulse, threads
         self._languages = {step.key: code for code, step in plan.corpus_steps.translations.items()}
         self._askers: list[Any] = []
         self._meter: Any = None
@@ -223,7 +225,8 @@ class Translators:
         meter: Any = Meter
         self._meter = meter.remote(translator, _account(plan, self._board), price.amount if price else 0.0)
         local = isinstance(translator, LocalTranslator)
-        many = max(1, int(self._gpus)) if local else min(ASKERS, translator.parallel)
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        many = max(1, gpus) if local else min(ASKERS, translator.parallel)
         order = AskerOrder(
             place=self._place,
             translator=translator,
@@ -234,7 +237,7 @@ class Translators:
             threads=2 * self._threads,
         )
         asker: Any = Asker
-        placed = asker.options(num_cpus=1 if local else 0, num_gpus=1 if local and self._gpus else 0)
+        placed = asker.options(num_cpus=1 if local else 0, num_gpus=1 if local and gpus else 0)
         self._askers = [placed.remote(order, self._meter) for _ in range(many)]
 
     def _job(self, step: Step) -> TranslationJob:
