@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ from rich.table import Table
 from orchestrator import summaries, translations
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
+from orchestrator.licences import licences
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.review import Outlook, review
 from orchestrator.score_table import ScoreTable, as_csv, columns, write_csv
@@ -63,7 +65,8 @@ def plan_json(plan: Plan, store: Store) -> None:
         for look in review(plan, store)
     ]
     translation = {"translation": translations.as_json(plan, store)} if plan.translating else {}
-    _json({**plan.counts(), **translation, "models": models, "steps": steps})
+    terms = [dataclasses.asdict(licence) for licence in licences(plan)]
+    _json({**plan.counts(), **translation, "models": models, "steps": steps, "licences": terms})
 
 
 def plan(plan: Plan, store: Store, console: Console) -> None:
@@ -103,6 +106,9 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
     for note in expected.notes:
         _say(console, note)
+    _say(console, "Licences:")
+    for licence in licences(plan):
+        _say(console, f"  {licence.name} ({licence.what}): {licence.terms}")
 
 
 def status_json(plan: Plan, store: Store) -> None:

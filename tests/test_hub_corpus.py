@@ -323,10 +323,9 @@ def test_every_real_tree_of_oasst1_has_its_pair() -> None:
     assert [example.instruction for example in source.examples] == [root["text"] for root in roots]
     for root, example in zip(roots, source.examples, strict=True):
         fit = [row for row in rows if row["parent_id"] == root["message_id"] and row["review_result"]]
-        ranks = {row["text"]: row["rank"] for row in fit if not row["deleted"]}
-        given = [rank for rank in ranks.values() if rank is not None]
-        assert example.response is not None
-        assert ranks[example.response] == (min(given) if given else None)
+        ranks = {row["message_id"]: row["rank"] for row in fit if not row["deleted"] and row["rank"] is not None}
+        best = {row["text"] for row in fit if row["rank"] == min(ranks.values(), default=None)}
+        assert example.response in best
 
 
 @real

@@ -124,4 +124,5 @@ def _hold(sources: Sequence[Source], ids: Sequence[str], key: str) -> None:
 
 def _too_few(sources: Sequence[Source], asked: int, held: int, key: str) -> UserError:
     names = " and ".join(source.data.name for source in sources)
-    return UserError(f"corpus.{key}: {asked} is more than the {held} pairs of {names}; lower it to {held}.")
+    what = "pairs" if key == "train_count" else "prompts"
+    return UserError(f"corpus.{key}: {asked} is more than the {held} {what} of {names}; lower it to {held}.")

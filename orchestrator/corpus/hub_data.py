@@ -118,9 +118,8 @@ class Source:
             UserError: a file that cannot be used, with the row; a data set that may not be read.
             EnvironmentProblem: the hub cannot be reached.
         """
-        return [Example(f"{self.data.name}-{at:04d}", *pair) for at, pair in enumerate(self._taken.pairs)][
-            : self.data.pairs
-        ]
+        pairs = self._taken.pairs[: self.data.pairs]
+        return [Example(f"{self.data.name}-{at:04d}", *pair) for at, pair in enumerate(pairs)]
 
     @property
     def left_out(self) -> dict[str, int]:
