@@ -103,10 +103,12 @@ def test_a_plan_names_the_terms_of_every_input(pinch: Pinch) -> None:
         "LIMA": ("training examples", "CC BY-NC-SA"),
         "OpenAssistant Conversations (OASST1)": ("training examples", "Apache-2.0"),
         "AlpacaFarm evaluation data": ("evaluation prompts", "CC BY-NC 4.0"),
+        "google-nmt": ("translator, behind an endpoint", "the terms of Google Cloud"),
         "Qwen/Qwen2.5-7B": ("base model", "Apache-2.0"),
         "Qwen/Qwen2.5-14B-Instruct": ("judge", "Apache-2.0"),
     }
-    assert all(licence["url"].startswith("https://huggingface.co/") for licence in told)
+    pages = ("https://huggingface.co/", "https://cloud.google.com/")
+    assert all(licence["url"].startswith(pages) for licence in told)
     said = pinch("plan", "paper", "--set", "corpus.train=[lima]", "--set", "corpus.train_count=1000").stderr
     assert "LIMA (training examples): CC BY-NC-SA" in said
     assert "OASST1" not in said
