@@ -153,8 +153,8 @@ def _work(
         recorded = 0
         try:
             while board.unfinished():
-                ready = _inputs_there(plan, board) and not evaluation.translators.need_the_machine
-                if not tuning.started and board.unfinished("fine_tune") and ready:
+                due = not tuning.started and board.unfinished("fine_tune")
+                if due and _inputs_there(plan, board) and not evaluation.translators.need_the_machine:
                     tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")

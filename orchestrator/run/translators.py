@@ -226,12 +226,13 @@ class Translators:
         self._meter = meter.remote(translator, _account(plan, self._board), price.amount if price else 0.0)
         local = isinstance(translator, LocalTranslator)
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        many = max(1, gpus) if local else min(ASKERS, translator.parallel)
+        parallel = 1 if isinstance(translator, LocalTranslator) else translator.parallel
+        many = max(1, gpus) if local else min(ASKERS, parallel)
         order = AskerOrder(
             place=self._place,
             translator=translator,
             secret=key_of_service(translator),
-            parallel=1 if local else translator.parallel // many,
+            parallel=max(1, parallel // many),
             base=plan.translator_base.key if plan.translator_base else None,
             engine=plan.sweep.runtime.engine,
             threads=2 * self._threads,

@@ -48,7 +48,7 @@ def look(sources: Sequence[str], translations: Sequence[Translation], language: 
     return flags
 
 
-def counts(flags: Sequence[Flag | None]) -> dict[str, int]:
+def counts(flags: Sequence[str | None]) -> dict[str, int]:
     """How many translations have each flag, and how many were looked at."""
     return {**{str(flag): flags.count(flag) for flag in Flag}, "of": len(flags)}
 
