@@ -91,6 +91,20 @@ def run(
     raise typer.Exit(run_session(_load(sweep, overrides), store, err, address, retry_failed))
 
 
+@app.command(epilog="Example: pinch translate paper --set runtime.max_cost=100")
+def translate(
+    sweep: SweepArgument,
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+) -> None:
+    """Do the translations that a sweep's corpora lack, and nothing else. Also how interrupted ones go on."""
+    from orchestrator.run.session import run as run_session
+
+    raise typer.Exit(run_session(_load(sweep, overrides), store, err, address, retry_failed, "translate"))
+
+
 @app.command(epilog="Example: pinch status demo")
 def status(
     sweep: SweepArgument,

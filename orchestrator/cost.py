@@ -114,6 +114,8 @@ def _alike(kind: str, entry: Entry, plan: Plan) -> bool:
     if kind == "fine_tune":
         recipe = {**plan.sweep.recipe.identity(), "template": plan.template}
         return payload["base"] == plan.base.key and payload["recipe"] == _as_json(recipe)
+    if kind == "translation":
+        return payload["translator"] == _as_json(plan.translator.payload() if plan.translator else None)
     if kind == "comparison":
         return payload["judge"] == _as_json(plan.judge_payload)
     return True

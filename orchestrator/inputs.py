@@ -36,11 +36,17 @@ def open_corpus(spec: CorpusSpec, needs_references: bool) -> Corpus:
             needs_references=needs_references,
         )
     from orchestrator.corpus.hub import HubCorpus
+    from orchestrator.corpus.hub_data import Source
 
+    sources = {
+        name: Source(name, revision=spec.revisions.get(name), copy=spec.copies.get(name))
+        for name in (*spec.train, spec.eval)
+    }
     return HubCorpus(
-        train=spec.train,
-        eval_source=spec.eval,
+        train=[sources[name] for name in spec.train],
+        evaluation=sources[spec.eval],
         translator=spec.translator,
         train_count=spec.train_count,
         eval_count=spec.eval_count,
+        needs_references=needs_references,
     )

@@ -47,12 +47,22 @@ class Ledger:
         Raises:
             OSError: the disk is full or gone.
         """
-        line = json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n"
+        self.extend({key: answer})
+
+    def extend(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep several answers, by their keys, that arrived at once.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        lines = [
+            json.dumps({"key": key, "answer": answer}, ensure_ascii=False) + "\n" for key, answer in answers.items()
+        ]
         with self._lock:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._file = (self.folder / f"{uuid.uuid4().hex}.jsonl").open("ab")
-            self._file.write(line.encode())
+            self._file.write("".join(lines).encode())
             self._file.flush()
             os.fsync(self._file.fileno())
 

@@ -63,7 +63,7 @@ _HUB = {"Qwen/Qwen2.5-7B": "Apache-2.0", "Qwen/Qwen2.5-14B-Instruct": "Apache-2.
 def licences(plan: Plan) -> list[Licence]:
     """The terms of a plan's corpus, translator, base and judge, in that order; needs no network."""
     sweep = plan.sweep
-    found = _of_corpus(plan)
+    found = [*_of_corpus(plan), *_of_translator(plan)]
     found.append(_of_model(plan.base_source, "base model"))
     if sweep.judge.kind == "local":
         assert plan.judge_base is not None
@@ -84,6 +84,17 @@ def _of_corpus(plan: Plan) -> list[Licence]:
             Licence("Your files", "all examples", "yours to look up: Pinch cannot know the terms of your own files")
         ]
     return [_DATA[name] for name in (*corpus.train, corpus.eval)]
+
+
+def _of_translator(plan: Plan) -> list[Licence]:
+    translator = plan.translator
+    if translator is None or not plan.corpus_steps.translations:
+        return []
+    if translator.engine == "local":
+        return [_of_model(translator.source, "translator")]
+    terms = "the terms of Google Cloud" if translator.engine == "google" else "the terms of the service at its base_url"
+    url = "https://cloud.google.com/terms" if translator.engine == "google" else ""
+    return [Licence(translator.label, "translator, behind an endpoint", terms, url)]
 
 
 def _of_model(source: BaseSource, what: str) -> Licence:

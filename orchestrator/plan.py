@@ -16,6 +16,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.corpora import corpus_steps, model_of, translator_of
 from orchestrator.corpus.base import Corpus
 from orchestrator.corpus.tiny_statements import statements_payload
 from orchestrator.grids import BASE, Grid, Row, expand
@@ -90,19 +91,18 @@ class Plan:
             self.base_sources = {self.base.key: self.base_source}
             self.judge_base: Step | None = None
             if sweep.judge.kind == "local":
-                judge_source = parse_base(sweep.judge.model)
-                self.judge_base = _base_step(judge_source)
-                self.base_sources[self.judge_base.key] = judge_source
+                self.judge_base = self._other_base(parse_base(sweep.judge.model))
+            self.translator = translator_of(sweep.corpus)
+            source = model_of(self.translator)
+            self.translator_base = self._other_base(source) if source else None
+            self.corpus_steps = corpus_steps(self.corpus, sweep.corpus, self.grid.languages, self.translator_base)
             self.template = template_source(sweep.recipe.template)
             self.judge_payload = sweep.judge.payload()
             self.train_ids = self.corpus.train_ids()
             self.eval_ids = self.corpus.eval_ids()
         except UserError as problem:
             raise UserError(f"{loaded.source}: {problem}") from None
-        self.corpora = {
-            code: Step(kind="corpus", name=f"{self.corpus.source}-{code}", payload=self.corpus.payload(code))
-            for code in self.grid.languages
-        }
+        self.corpora = self.corpus_steps.corpora
         self.dev = dev_ids(self.train_ids, sweep.corpus.dev_count, sweep.seeds.mixture)
         self.models = [self._model(rule, seed) for seed in sweep.seeds.train for rule in self.grid.rules]
         self._by_rule = {(model.rule, model.seed): model for model in self.models}
@@ -119,14 +119,20 @@ class Plan:
     @functools.cached_property
     def steps(self) -> list[Step]:
         """Every distinct step, inputs before what needs them, baselines before other fine-tunes."""
-        ordered = [self.base, *self.corpora.values()]
-        if self.judge_base is not None and self.judge_base.key != self.base.key:
-            ordered.insert(1, self.judge_base)
+        bases = {step.key: step for step in (self.base, self.judge_base, self.translator_base) if step}
+        ordered = [*bases.values(), *self.corpus_steps.ordered]
         ordered += [model.fine_tune for model in self.models if model.fine_tune]
         ordered += [model.weights for model in self.models if model.fine_tune]
         ordered += self._sets.values()
         ordered += self._comparisons.values()
         return ordered
+
+    @property
+    def translating(self) -> list[Step]:
+        """The steps that translations take, inputs first; none where nothing is translated."""
+        if not self.corpus_steps.translations:
+            return []
+        return [*([self.translator_base] if self.translator_base else []), *self.corpus_steps.ordered]
 
     def of_kind(self, kind: str) -> list[Step]:
         return [step for step in self.steps if step.kind == kind]
@@ -170,6 +176,12 @@ class Plan:
         return {cell.baseline.key for cell in self.cells}
 
     # How steps are made up
+
+    def _other_base(self, source: BaseSource) -> Step:
+        """The step of a model that is not tuned."""
+        step = _base_step(source)
+        self.base_sources[step.key] = source
+        return step
 
     def _model(self, rule: MixtureRule, seed: int) -> Model:
         sweep = self.sweep
@@ -268,7 +280,7 @@ class Plan:
     def _part(self, language: str, *parts: str) -> str:
         """A digest of the parts of one language's corpus that a step reads, so that the other parts move no key."""
         unused = {"train", "eval", "references"} - set(parts)
-        payload = self.corpora[language].payload
+        payload = self.corpus.payload(language)
         return key_of({name: value for name, value in payload.items() if name not in unused})
 
     def _base_studies(self) -> tuple[str, ...]:

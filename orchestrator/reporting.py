@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import summaries
+from orchestrator.corpus_card import CorpusCards
 from orchestrator.grids import Listed
 from orchestrator.licences import licences
 from orchestrator.plan import Plan
@@ -65,6 +66,8 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
         raise UserError(f"--out {out}: cannot be written ({problem.strerror}); name another folder.") from None
     outputs = Outputs(out)
     tables = [outputs.write(f"{context.sweep}-scores.csv", as_csv(scores.rows()))]
+    if details.card:
+        tables.append(outputs.write(f"{context.sweep}-corpus.csv", as_csv(details.card, tuple(details.card[0]))))
     samples = Chosen(plan, store, scores).samples(plan.cells)
     page = write_page(context, table, figures, samples, out, studies, details)
     prints = [path for figure in figures for path in (figure.pdf, figure.png, figure.csv)]
@@ -80,6 +83,7 @@ def _details(plan: Plan, store: Store, scores: ScoreTable, table: pd.DataFrame, 
         difference_sentences=summaries.difference_sentences(plan, differences),
         intervals_note=intervals_note(len(plan.sweep.seeds.train)),
         findings=findings(table, studies, averages=averages, differences=differences),
+        card=CorpusCards(plan, store).corpus(),
         licences=licences(plan),
         cost=spent(plan, store),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -12,9 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import summaries
+from orchestrator import summaries, translations
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
+from orchestrator.licences import licences
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.review import Outlook, review
 from orchestrator.score_table import ScoreTable, as_csv, columns, write_csv
@@ -25,6 +27,7 @@ from orchestrator.sweep import LoadedSweep
 LABELS = {
     "base": "base model",
     "corpus": "corpora",
+    "translation": "translations",
     "fine_tune": "fine-tunes",
     "selection": "selections",
     "generation_set": "response sets",
@@ -61,7 +64,9 @@ def plan_json(plan: Plan, store: Store) -> None:
         }
         for look in review(plan, store)
     ]
-    _json({**plan.counts(), "models": models, "steps": steps})
+    translation = {"translation": translations.as_json(plan, store)} if plan.translating else {}
+    terms = [dataclasses.asdict(licence) for licence in licences(plan)]
+    _json({**plan.counts(), **translation, "models": models, "steps": steps, "licences": terms})
 
 
 def plan(plan: Plan, store: Store, console: Console) -> None:
@@ -95,10 +100,15 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
             console,
             f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).",
         )
+    if translating := translations.sentence(plan, store):
+        _say(console, translating)
     if expected.gpu_cost is not None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
     for note in expected.notes:
         _say(console, note)
+    _say(console, "Licences:")
+    for licence in licences(plan):
+        _say(console, f"  {licence.name} ({licence.what}): {licence.terms}")
 
 
 def status_json(plan: Plan, store: Store) -> None:

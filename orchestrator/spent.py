@@ -54,6 +54,8 @@ def _of_kind(kind: str, entries: list[Entry]) -> str:
         said.append(f"{len(entries)} models")
         if speeds:
             said.append(f"{statistics.median(speeds):,.0f} tokens a second (median)")
+    elif kind == "translation":
+        said += [f"{_sum(entries, 'rows'):,.0f} texts", f"{_sum(entries, 'characters'):,.0f} characters sent"]
     elif kind == "generation_set":
         said += [f"{_sum(entries, 'rows'):,.0f} texts", f"{_sum(entries, 'tokens'):,.0f} tokens"]
     elif kind == "comparison":

@@ -28,6 +28,7 @@ from trainables.judges import JudgeSpec, ReferenceJudge
 from trainables.recipe import Recipe
 from trainables.sampling import Sampling
 from trainables.spec import Spec, identity, runtime
+from trainables.translators import GoogleTranslator, TranslatorSpec
 
 
 class _CorpusSpec(Spec):
@@ -70,9 +71,20 @@ class HubSource(_CorpusSpec):
     """The paper's public data in English, translated."""
 
     source: Literal["hub"] = identity("hub")
-    train: tuple[Literal["lima", "oasst1"], ...] = identity(("lima", "oasst1"))
+    train: tuple[Literal["lima", "oasst1"], ...] = identity(("lima", "oasst1"), min_length=1)
     eval: Literal["alpacafarm"] = identity("alpacafarm")
-    translator: dict[str, str] = identity({"engine": "google"})
+    revisions: dict[Literal["lima", "oasst1", "alpacafarm"], str] = identity(
+        {}, description="another commit of the hub than the one that is pinned here"
+    )
+    copies: dict[Literal["lima", "oasst1", "alpacafarm"], str] = identity(
+        {}, description="your own file in the same form (.json, .jsonl, .parquet), instead of the hub's"
+    )
+    translator: TranslatorSpec = identity(GoogleTranslator())
+
+    @field_validator("train")
+    @classmethod
+    def _distinct_sources(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(names, "train")
 
 
 CorpusSpec = Annotated[CldrSource | FilesSource | HubSource, Discriminator("source")]

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLES = "samples.json"
 """A model's responses side by side with its baselines', a table in the form of MLflow's ``log_table``."""
+CARD = "corpus-card.json"
+"""What a model was tuned on, or all that a sweep tunes on and asks; a table as well."""
 
 _VIEW = "view"
 """In the queue: the experiment's view of its runs, which is no run."""
@@ -62,7 +64,7 @@ class ModelRecord:
     state: Status = "RUNNING"
     """FINISHED once every score the sweep wants of it is there."""
     files: Sequence[Path] = ()
-    """Files to attach; one called :data:`SAMPLES` is a table that MLflow can hold against other runs'."""
+    """Files to attach; those called :data:`SAMPLES` and :data:`CARD` are tables, held against other runs' by MLflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ class Tracker:
         tags = {"pinch.base": sweep.base, "pinch.judge": sweep.judge}
         if sweep.description:
             tags["mlflow.note.content"] = sweep.description
+        tags |= _tables(sweep.files)
         with self._changed:
             self._parent = replace(self._parent, metrics=metrics, tags=tags, files=tuple(sweep.files))
             self._want(self._parent)
@@ -268,7 +271,7 @@ def _params(model: ModelRecord) -> dict[str, str]:
 
 def _tables(files: Sequence[Path]) -> dict[str, str]:
     """The tag by which MLflow's pages know tables among the artifacts (as its own ``log_table`` writes it)."""
-    tables = [{"path": file.name, "type": "table"} for file in files if file.name == SAMPLES]
+    tables = [{"path": file.name, "type": "table"} for file in files if file.name in (SAMPLES, CARD)]
     return {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
 
 

@@ -29,6 +29,7 @@ from orchestrator.store import Store
 from orchestrator.summaries import AVERAGE_COLUMNS, DIFFERENCE_COLUMNS
 from orchestrator.sweep import load
 from tests import report_example as example
+from tests.tiny_models import byte_tokenizer
 
 OWN = "document.title='owned'"
 HOSTILE = (
@@ -95,7 +96,7 @@ def details(text: str = "") -> Details:
         ("pinch-4", "pinch-4-p50", "mono-en", "non_english", None, None, None, 0),
     ]
     card = {"language": "fi", "part": "train", "source": f"cldr{text}", "examples": 1600, "flagged": 3}
-    numbers = {"instruction_tokens_median": 21, "response_tokens_median": 9, "cut_inputs": 0, "cut_targets": 2}
+    numbers = {"input_tokens_median": 21, "target_tokens_median": 9, "cut_inputs": 0, "cut_targets": 2}
     return Details(
         averages=pd.DataFrame(averages, columns=list(AVERAGE_COLUMNS)),
         differences=pd.DataFrame(differences, columns=list(DIFFERENCE_COLUMNS)),
@@ -116,7 +117,7 @@ def finished_store(sweep: str | Path, root: Path) -> tuple[Plan, Store]:
     plan, store = Plan(load(str(sweep))), Store(root)
     store.create()
     makers = {
-        "base": lambda *_: {"seconds": 60.0},
+        "base": _base,
         "corpus": _corpus,
         "fine_tune": _fine_tune,
         "selection": _selection,
@@ -129,6 +130,11 @@ def finished_store(sweep: str | Path, root: Path) -> tuple[Plan, Store]:
             facts = makers[step.kind](plan, store, step, out)
             store.publish(step, out, facts)
     return plan, store
+
+
+def _base(plan: Plan, store: Store, step: Step, out: Path) -> dict[str, Any]:
+    byte_tokenizer().save_pretrained(out)
+    return {"seconds": 60.0}
 
 
 def _corpus(plan: Plan, store: Store, step: Step, out: Path) -> dict[str, Any]:

@@ -25,12 +25,14 @@ ROOT = Path(__file__).parent.parent
 
 
 class Session:
-    """`pinch run` as a process of its own, with everything it started."""
+    """`pinch run`, or another command, as a process of its own, with everything it started."""
 
-    def __init__(self, sweep: Path, store: Path, *arguments: str, path: Path | None = None) -> None:
+    def __init__(
+        self, sweep: Path, store: Path, *arguments: str, path: Path | None = None, command: str = "run"
+    ) -> None:
         self.log = store.parent / f"{store.name}-{time.monotonic_ns()}.log"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", "run", str(sweep), "--store", str(store), *arguments],
+            [sys.executable, "-m", "orchestrator.cli", command, str(sweep), "--store", str(store), *arguments],
             cwd=store.parent,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))), "COLUMNS": "200"},
             stdout=self.log.open("w"),

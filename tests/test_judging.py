@@ -139,14 +139,14 @@ def test_a_run_stops_at_its_limit_and_a_higher_one_goes_on_without_paying_twice(
     assert stopped.wait() == 1, stopped.text()
     assert 15 <= len(server.asked) <= 16, "what was under way is finished, and nothing more is sent"
     spent = f"{len(server.asked) * 0.1:.4f}"
-    assert f"Stopped: judging has cost {spent} of runtime.max_cost 1.45." in stopped.text()
+    assert f"Stopped: paid work has cost {spent} of runtime.max_cost 1.45." in stopped.text()
     assert f"go on with: pinch run {place}/small.yaml --store {place}/store --set runtime.max_cost=" in stopped.text()
     assert len(list((place / "store" / "ledger").glob("comparison-*"))) == 1
     before = len(server.asked)
     still = run(place, *asked, "runtime.max_cost=1.45")
     assert still.wait() == 1, still.text()
     assert len(server.asked) == before, "what is spent is remembered"
-    assert f"judging has cost {spent}" in still.text()
+    assert f"paid work has cost {spent}" in still.text()
     on = run(place, *asked, "runtime.max_cost=100")
     assert on.wait() == 0, on.text()
     plan = plan_of(place, *asked)

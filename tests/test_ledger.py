@@ -16,6 +16,13 @@ def test_answers_are_read_back_by_another_ledger_of_the_name(tmp_path: Path) -> 
     assert Ledger(tmp_path, "b").read() == {}
 
 
+def test_answers_that_arrive_at_once_are_kept_at_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "a")
+    ledger.extend({"k": {"n": 1}, "l": {"n": 2}})
+    ledger.add("k", {"n": 3})
+    assert Ledger(tmp_path, "a").read() == {"k": {"n": 1}, "l": {"n": 2}}
+
+
 def test_a_line_that_a_kill_cut_short_is_no_answer(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "a")
     ledger.add("k", {"choice": 1})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.licences import licences
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.sweep import load, shipped
 from tests.conftest import Pinch
@@ -93,6 +94,33 @@ def test_inputs_come_before_what_needs_them() -> None:
     for step in Plan(load("demo", ["judge={kind: local, model: tiny}"])).steps:
         assert all(needed.key in seen for needed in step.needs), step.name
         seen.add(step.key)
+
+
+def test_a_plan_names_the_terms_of_every_input(pinch: Pinch) -> None:
+    told = json.loads(pinch("plan", "paper", "--json").stdout)["licences"]
+    inputs = {licence["name"]: (licence["what"], licence["terms"].partition(",")[0]) for licence in told}
+    assert inputs == {
+        "LIMA": ("training examples", "CC BY-NC-SA"),
+        "OpenAssistant Conversations (OASST1)": ("training examples", "Apache-2.0"),
+        "AlpacaFarm evaluation data": ("evaluation prompts", "CC BY-NC 4.0"),
+        "google-nmt": ("translator, behind an endpoint", "the terms of Google Cloud"),
+        "Qwen/Qwen2.5-7B": ("base model", "Apache-2.0"),
+        "Qwen/Qwen2.5-14B-Instruct": ("judge", "Apache-2.0"),
+    }
+    pages = ("https://huggingface.co/", "https://cloud.google.com/")
+    assert all(licence["url"].startswith(pages) for licence in told)
+    said = pinch("plan", "paper", "--set", "corpus.train=[lima]", "--set", "corpus.train_count=1000").stderr
+    assert "LIMA (training examples): CC BY-NC-SA" in said
+    assert "OASST1" not in said
+
+
+def test_what_cannot_be_known_of_an_input_is_said_to_be_the_users_to_look_up(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_text("{}")
+    told = licences(Plan(load("demo", [f"judge={{kind: local, model: {tmp_path / 'model'}}}"])))
+    assert [licence.what for licence in told] == ["all examples", "base model", "judge"]
+    assert told[-1].terms.startswith("yours to look up")
 
 
 def test_planning_writes_nothing(pinch: Pinch, tmp_path: Path) -> None:

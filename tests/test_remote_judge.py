@@ -22,11 +22,11 @@ import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from tests.judge_server import Answer, Asked, JudgeServer, fails, says
-from trainables.errors import BudgetReached, EnvironmentProblem, UserError
+from trainables import patience
+from trainables.errors import BudgetReached, EnvironmentProblem, Unreachable, UserError
 from trainables.judges import (
     Call,
     JudgeSpec,
-    JudgeUnreachable,
     RemoteJudge,
     Usage,
     Verdict,
@@ -34,7 +34,6 @@ from trainables.judges import (
     calls_for,
     open_judge,
 )
-from trainables.judges import endpoint as endpoint_module
 from trainables.judges.cutting import CUT_MARK
 from trainables.judges.prompt import load_prompt
 from trainables.judges.remote import EndpointJudge
@@ -45,7 +44,7 @@ KEY = "planted-7f3a91-secret"
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -191,7 +190,7 @@ def test_a_server_that_names_a_date_is_asked_no_sooner(server: JudgeServer) -> N
 
 
 def test_waits_grow_where_the_server_says_nothing(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.1)
     server.behave = lambda number, asked: fails(500) if number < 3 else says("1")
     judged(server)
     gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(server.asked[:4])]
@@ -210,12 +209,12 @@ def test_a_call_that_hangs_is_given_up_and_asked_again(server: JudgeServer) -> N
 
 def test_an_endpoint_that_is_away_for_longer_than_the_retries_is_said_to_be(server: JudgeServer) -> None:
     server.behave = lambda number, asked: fails(500, "out of order")
-    with pytest.raises(JudgeUnreachable, match=r"gave no answer in 3 tries over \d+ s \(the last: 500: out of order\)"):
+    with pytest.raises(Unreachable, match=r"gave no answer in 3 tries over \d+ s \(the last: 500: out of order\)"):
         judged(server, retries=2)
     assert len(server.asked) == 3
     with JudgeServer() as gone:
         spec = remote(gone, retries=1)
-    with pytest.raises(JudgeUnreachable, match="gave no answer in 2 tries"):
+    with pytest.raises(Unreachable, match="gave no answer in 2 tries"):
         open_judge(spec).judge(calls(1))
 
 

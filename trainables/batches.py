@@ -162,6 +162,17 @@ def example_ids(tokenizer: Any, template: Template, rows: Iterable[tuple[str, st
     return examples
 
 
+def input_lengths(tokenizer: Any, template: Template, instructions: Sequence[str]) -> list[int]:
+    """How many tokens each templated instruction is before it is cut, BOS included."""
+    prompts = _many(tokenizer, [template.prompt(instruction) for instruction in instructions])
+    return [len(_after_bos(tokenizer, words)) for words in prompts]
+
+
+def target_lengths(tokenizer: Any, responses: Sequence[str]) -> list[int]:
+    """How many tokens each response is before it is cut, EOS included."""
+    return [len(words) + 1 for words in _many(tokenizer, list(responses))]
+
+
 def _many(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
     return ids

@@ -1,4 +1,4 @@
-"""The three ways in which work can end badly, told apart because each asks something else of the reader."""
+"""The ways in which work can end badly, told apart because each asks something else of the reader."""
 
 
 class UserError(Exception):
@@ -15,3 +15,7 @@ class StepFailed(Exception):
 
 class BudgetReached(Exception):
     """Paid work has cost what it may; what was paid for is kept, and a higher limit goes on from there."""
+
+
+class Unreachable(Exception):
+    """A service gave no answer for longer than the patience with it lasts; later it may."""

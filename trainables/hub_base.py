@@ -1,4 +1,4 @@
-"""Base models from the Hugging Face hub: a name and a revision, pinned to a commit before anything is keyed.
+"""What comes from the Hugging Face hub: a name and a revision, pinned to a commit before anything is keyed.
 
 A branch moves, a commit does not, so keys hold commits. A full commit needs no network; anything else is asked of
 the hub, and where the hub cannot be reached, of the local cache of an earlier fetch.
@@ -7,8 +7,10 @@ the hub, and where the hub cannot be reached, of the local cache of an earlier f
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -52,27 +54,43 @@ def commit_of(name: str, revision: str | None) -> str:
         ) from problem
 
 
-def fetch(name: str, commit: str) -> Path:
-    """The local folder of a model at a commit: safetensors, configuration and tokenizer, downloaded where missing.
+def fetch(
+    name: str,
+    commit: str,
+    *,
+    key: str = "base",
+    kind: Literal["model", "dataset"] = "model",
+    wanted: Sequence[str] = _WANTED,
+    instead: str = "fetch it elsewhere and give the folder",
+) -> Path:
+    """The local folder of a repository at a commit, downloaded where missing; of a model, all that loading it takes.
+
+    Args:
+        key: the setting that named it, for messages.
+        wanted: patterns of the files to have.
+        instead: what else the user may do, for messages.
 
     Raises:
-        UserError: the model may not be read or has no safetensors. EnvironmentProblem: the hub cannot be reached.
+        UserError: the repository may not be read. EnvironmentProblem: the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
     try:
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, repo_type=kind, revision=commit, allow_patterns=list(wanted)))
     except GatedRepoError:
         raise UserError(
-            f"base: {name} is gated; accept its terms on the hub, then log in with: hf auth login"
+            f"{key}: {name} is gated; accept its terms at {page} and log in with: hf auth login; or {instead}"
         ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise UserError(f"base: the hub has no {name} at commit {commit} that you may read") from None
+        raise UserError(
+            f"{key}: the hub has no {name} at commit {commit} that you may read; check it, or {instead}"
+        ) from None
     except Exception as problem:  # not reached, as above
         raise EnvironmentProblem(
-            f"base: {name} could not be fetched from the hub ({type(problem).__name__}: {problem}); connect, or "
-            "fetch it elsewhere and give the folder"
+            f"{key}: {name} could not be fetched from the hub ({type(problem).__name__}: {problem}); connect, or "
+            f"{instead}"
         ) from problem
 
 

@@ -8,12 +8,14 @@ models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 TRAIN_FILE = "train.parquet"
 EVAL_FILE = "eval.parquet"
+FLAGS_FILE = "flags.parquet"
+"""Beside them where somebody translated: column id, the examples (of either file) whose translation is in doubt."""
 
 
 class Example(NamedTuple):
@@ -39,10 +41,22 @@ class Corpus(Protocol):
         """Ids of the evaluation prompts, cut to the sweep's ``eval_count``; needs no build."""
         ...
 
+    def origin(self, id: str) -> str:  # noqa: A002 (the example's word)
+        """Where an example is from, as the corpus card names it: ``lima``; needs no build."""
+        ...
+
     def payload(self, language: str) -> dict[str, Any]:
         """What determines the stored examples of one language, as plain JSON values; needs no build.
 
         Counts are no part of it: a build holds the whole pool, and a sweep takes the first of it.
+        """
+        ...
+
+    def prepare(self, languages: Collection[str]) -> None:
+        """Fetch and check what building these languages takes, before a run starts or writes anything.
+
+        Raises:
+            UserError: what is fetched does not hold what the sweep asks for. EnvironmentProblem: it cannot be had.
         """
         ...
 
@@ -98,3 +112,11 @@ def read_examples(path: Path) -> list[Example]:
 
     table = pq.read_table(path, columns=["id", "instruction", "response"])
     return [Example(row["id"], row["instruction"], row["response"]) for row in table.to_pylist()]
+
+
+def flagged_ids(folder: Path) -> set[str] | None:
+    """The examples whose translation is in doubt; None where nobody translated."""
+    import pyarrow.parquet as pq
+
+    path = folder / FLAGS_FILE
+    return set(pq.read_table(path, columns=["id"])["id"].to_pylist()) if path.is_file() else None

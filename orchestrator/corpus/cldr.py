@@ -13,7 +13,7 @@ It must never know of mixtures or models.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,10 @@ class CldrCorpus:
         """``cldr-eval-0000`` and on, ``eval_count`` of them."""
         return [item.id for item in pools()[1][: self._eval_count]]
 
+    def origin(self, id: str) -> str:  # noqa: A002 (the example's word)
+        """CLDR, every one."""
+        return self.source
+
     def payload(self, language: str) -> dict[str, Any]:
         """What determines the stored examples of one language."""
         return {
@@ -91,6 +95,9 @@ class CldrCorpus:
             "cldr": CLDR,
             "version": RESULT_VERSION,
         }
+
+    def prepare(self, languages: Collection[str]) -> None:
+        """Nothing is needed that is not here."""
 
     def build(self, language: str, out: Path) -> dict[str, Any]:
         """Write the whole pools of one language into ``out``; returns ``{"train": 4640, "eval": 617}``."""

@@ -29,9 +29,13 @@ _CARD = {
     "source": "Source",
     "examples": "Examples",
     "flagged": "Flagged",
-    "instruction_tokens_median": "Instruction",
-    "response_tokens_median": "Response",
+    "input_tokens_median": "Input median",
+    "input_tokens_p95": "95%",
+    "input_tokens_longest": "Longest",
     "cut_inputs": "Inputs cut",
+    "target_tokens_median": "Target median",
+    "target_tokens_p95": "95%",
+    "target_tokens_longest": "Longest",
     "cut_targets": "Targets cut",
 }
 _PARTS = {"train": "tuning", "eval": "evaluation"}

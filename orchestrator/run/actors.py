@@ -49,7 +49,7 @@ class Pulse:
         return dict(self._calls)
 
 
-class _Beat:
+class Beat:
     """Tells a pulse how far a call is, at most twice per second."""
 
     def __init__(self, pulse: Any, key: str) -> None:
@@ -72,7 +72,7 @@ def build_base(place: Place, step: Step, source: BaseSource, pulse: Any, threads
     import torch
 
     torch.set_num_threads(threads)
-    beat = _Beat(pulse, step.key)
+    beat = Beat(pulse, step.key)
     jobs.make_base(place, step, source, lambda fraction, sentence: beat(fraction, 1.0))
 
 
@@ -96,10 +96,10 @@ class EngineActor:
         return sentence
 
     def generate(self, place: Place, job: GenerationJob) -> None:
-        jobs.generate(place, job, self._engine, _Beat(self._pulse, job.step.key))
+        jobs.generate(place, job, self._engine, Beat(self._pulse, job.step.key))
 
     def select(self, place: Place, job: SelectionJob) -> None:
-        jobs.select(place, job, self._engine, _Beat(self._pulse, job.step.key))
+        jobs.select(place, job, self._engine, Beat(self._pulse, job.step.key))
 
 
 @ray.remote
@@ -126,4 +126,4 @@ class JudgeActor:
         return spec.label
 
     def compare(self, place: Place, job: ComparisonJob) -> None:
-        judging.compare(place, job, self._judge, _Beat(self._pulse, job.step.key))
+        judging.compare(place, job, self._judge, Beat(self._pulse, job.step.key))

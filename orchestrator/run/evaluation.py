@@ -21,10 +21,11 @@ from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse,
 from orchestrator.run.board import TRIES, Board, State
 from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.run.judging import ComparisonJob, account_of
+from orchestrator.run.translators import Translators, assemble_corpus
 from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
-from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, UserError
-from trainables.judges import JudgeUnreachable, api_key
+from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, Unreachable, UserError
+from trainables.judges import api_key
 
 READY_WITHIN = 600.0
 """Seconds an engine or judge has to come up (a 7B model from a slow disk, say)."""
@@ -60,6 +61,7 @@ class Evaluation:
         self._judge = _Worker(("comparison",))
         self._tasks: dict[Any, Step] = {}
         self._corpus = ray.put(plan.corpus)
+        self.translators = Translators(plan, board, place, self.pulse, threads)
         self._outages = 0
         self.over_budget: str | None = None
         """Set when paid work has cost what it may: the run ends with this sentence."""
@@ -77,7 +79,10 @@ class Evaluation:
         ended, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
         for reference in ended:
             if reference in self._tasks:
-                self._end(self._tasks.pop(reference), reference)
+                step = self._tasks.pop(reference)
+                if step.kind == "translation":
+                    self.translators.ended()
+                self._end(step, reference)
             for worker in (self._engine, self._judge):
                 if reference == worker.call and worker.step is not None:
                     step, worker.call, worker.step = worker.step, None, None
@@ -95,6 +100,7 @@ class Evaluation:
         """End the actors."""
         for worker in (self._engine, self._judge):
             self._drop(worker)
+        self.translators.stop()
 
     # Inputs
 
@@ -104,8 +110,12 @@ class Evaluation:
             source = self.plan.base_sources[step.key]
             threads = 1 if source.kind == "tiny" else self.threads
             self._tasks[bases.remote(self.place, step, source, self.pulse, threads)] = step
-        languages = {step.key: code for code, step in self.plan.corpora.items()}
+        self._tasks |= self.translators.start()
+        languages = {step.key: code for code, step in self.plan.corpus_steps.imports.items()}
         while step := self.board.claim("corpus"):
+            if step.key not in languages:
+                self._tasks[assemble_corpus.options(num_cpus=0.5).remote(self.place, step)] = step
+                continue
             corpora = build_corpus.options(num_cpus=0.5)
             corpus: Any = self._corpus
             self._tasks[corpora.remote(self.place, step, corpus, languages[step.key])] = step
@@ -136,7 +146,7 @@ class Evaluation:
 
     def _may_start(self, worker: _Worker) -> bool:
         if worker is self._engine:
-            return self.board.state(self.plan.base) is State.DONE
+            return self.board.state(self.plan.base) is State.DONE and not self.translators.need_the_machine
         judge_base = self.plan.judge_base
         if judge_base is not None and self.board.state(judge_base) is not State.DONE:
             return False
@@ -222,7 +232,7 @@ class Evaluation:
                 self.over_budget = str(cause)
                 self.board.stopping.set()
                 self.board.lost(step, str(cause))
-            elif isinstance(cause, JudgeUnreachable):
+            elif isinstance(cause, Unreachable):
                 self._outage(step, str(cause))
             elif isinstance(cause, EnvironmentProblem):
                 self.board.give_up(step, str(cause))
@@ -232,13 +242,13 @@ class Evaluation:
                 self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again.")
                 self.board.lost(step, str(problem))
         else:
-            if step.kind == "comparison":
+            if step.kind in ("comparison", "translation"):
                 self._outages = 0
             self.board.done(step)
         return True
 
     def _outage(self, step: Step, error: str) -> None:
-        """The judge's endpoint is away: not the step's fault, and no other comparison would fare better."""
+        """A service is away: not the step's fault, and no other step that asks it would fare better."""
         self._outages += 1
         if self._outages < TRIES:
             self.say(f"{step.kind} {step.name}: {error}; trying again.")

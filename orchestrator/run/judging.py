@@ -3,7 +3,7 @@
 A paid verdict is put into a ledger the moment it arrives and looked up there before anything is asked, so a session
 that is killed loses the calls under way and no other. The ledger belongs to the comparison's *family*, as verdicts
 do, and goes when what it holds is published. Where ``runtime.max_cost`` is set, no call is made once what the plan's
-comparisons have cost, published or not, reaches it; calls under way by then are finished, and paid.
+translations and comparisons have cost, published or not, reaches it; calls under way by then are finished, and paid.
 
 This module must never know how a judge comes to its verdict.
 """
@@ -23,6 +23,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.plan import Plan
 from orchestrator.run.jobs import Place, attempt, entry_of, eval_examples, rows_of, unwritable
 from orchestrator.store import Store
+from orchestrator.translations import cost_so_far
 from trainables.errors import BudgetReached, UserError
 
 VERDICTS = pa.schema(
@@ -44,7 +45,7 @@ class Account:
     prompt: float | None
     completion: float | None
     spent: float = 0.0
-    """By the plan's comparisons before this one was handed out; counted only where there is a limit."""
+    """By the plan's translations and comparisons before this was handed out; counted only where there is a limit."""
     limit: float | None = None
 
     def cost(self, rows: Iterable[Mapping[str, Any]]) -> float:
@@ -63,7 +64,7 @@ class Account:
         BudgetReached: when nothing more may be spent.
         """
         if self.limit is not None and self.spent + more >= self.limit:
-            raise BudgetReached(f"judging has cost {self.spent + more:.4f} of runtime.max_cost {self.limit:g}")
+            raise BudgetReached(f"paid work has cost {self.spent + more:.4f} of runtime.max_cost {self.limit:g}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def account_of(plan: Plan, store: Store) -> Account | None:
     if limit is None:
         return account
     published = store.entries("comparison")
-    spent = 0.0
+    spent = cost_so_far(plan, store)
     for step in plan.of_kind("comparison"):
         entry = published.get(step.key)
         spent += account.cost([entry.facts] if entry else ledger_of(store, step).read().values())

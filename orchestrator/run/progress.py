@@ -20,6 +20,7 @@ from orchestrator.run.board import Board, State
 LABELS = {
     "base": "base model",
     "corpus": "corpora",
+    "translation": "translations",
     "fine_tune": "fine-tunes",
     "selection": "checkpoints selected",
     "generation_set": "response sets",

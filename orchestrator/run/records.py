@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from orchestrator import corpus_card
+from orchestrator.corpus_card import CorpusCards
 from orchestrator.identity import Step, key_of
 from orchestrator.kept_report import REPORTS, kept_report
 from orchestrator.plan import Model, Plan
@@ -21,7 +23,7 @@ from orchestrator.run.board import Board, State
 from orchestrator.score_table import COLUMNS, ScoreTable
 from orchestrator.side_by_side import RULE, Chosen, as_table
 from orchestrator.store import Store, write_json
-from orchestrator.tracking import SAMPLES, ModelRecord, SweepRecord, Tracker
+from orchestrator.tracking import CARD, SAMPLES, ModelRecord, SweepRecord, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Recorder:
             None,
         )
         finished = all(row["if_score"] is not None for row in rows)
+        card = self._card(model)
         record = ModelRecord(
             key=model.key,
             name=model.name,
@@ -99,7 +102,7 @@ class Recorder:
             count=pinch.count if pinch else None,
             seed=model.seed or 0,
             state="FINISHED" if finished else "RUNNING",
-            files=(self._samples(model),) if finished else (),
+            files=(self._samples(model), *([card] if card.is_file() else [])) if finished else (),
         )
         self.tracker.sync_model(record, pd.DataFrame(rows, columns=list(COLUMNS)), curve, dev)
 
@@ -114,12 +117,34 @@ class Recorder:
             write_json(path, as_table(self._chosen.samples(cells)))
         return path
 
+    def _card(self, model: Model | None) -> Path:
+        """Where the card of a model's training set is kept, or the whole sweep's."""
+        name = f"{model.key[:16]}-{corpus_card.RESULT_VERSION}" if model else "sweep"
+        return self.store.root / REPORTS / self.plan.sweep.name / "cards" / name / CARD
+
+    def _write_cards(self) -> Path:
+        """Write the cards that are not there yet and tell their runs; returns the whole sweep's.
+
+        At the end and not model by model: counting the tokens of a large corpus would hold the run up.
+        """
+        cards = CorpusCards(self.plan, self.store)
+        for model in self.plan.models:
+            path = self._card(model)
+            if model.fine_tune is not None and not path.is_file() and self.store.find("fine_tune", model.fine_tune.key):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, corpus_card.as_table(cards.mixture(model)))
+                self.model(model)
+        whole = self._card(None)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        write_json(whole, corpus_card.as_table(cards.corpus()))
+        return whole
+
     def close(self, status: str, timeout: float = 30.0) -> None:
-        """End the sweep's run; one that was not interrupted has its report attached."""
+        """End the sweep's run; one that was not interrupted has its report and corpus cards attached."""
         if status == "FINISHED":
             try:
                 report = kept_report(self.plan, self.store)
-                self.sweep(report.headline, report.files)
+                self.sweep(report.headline, (*report.files, self._write_cards()))
             except Exception as problem:  # noqa: BLE001 - a picture that cannot be drawn ends no run
                 logger.warning("MLflow gets no report (%s); pinch report says more.", problem)
         self.tracker.close(status, timeout=timeout)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
 """`pinch run`: plan, ask the store what is missing, and do that. It is also resume; there is no other session state.
+`pinch translate` is the same with the steps that translations take, and no others.
 
 The session owns the heartbeat, the Ray connection, the tuner's thread and the evaluation loop, and takes them down
 in order: at the end, on Ctrl-C, or when something breaks.
@@ -9,23 +10,26 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
+from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.run.board import Board
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
+from orchestrator.run.translating import flags_sentence
 from orchestrator.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
-from trainables.errors import BudgetReached, EnvironmentProblem
+from orchestrator.translations import check_price
+from trainables.errors import BudgetReached, EnvironmentProblem, UserError
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -36,6 +40,7 @@ def run(
     console: Console,
     address: str | None = None,
     retry_failed: bool = False,
+    command: Literal["run", "translate"] = "run",
 ) -> int:
     """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
 
@@ -43,32 +48,40 @@ def run(
         location: the store.
         address: a Ray cluster to run on; None starts Ray on this machine for the duration.
         retry_failed: try steps again whose failure is on record.
+        command: ``translate`` does the translations alone, with what they need and what is put together from them.
 
     Raises:
         UserError: bad input; nothing has been written then.
-        EnvironmentProblem: no room on the disk, no Ray, no engine.
+        EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
     """
     plan = Plan(loaded)
     store = Store(location)
     account_of(plan, store)
+    check_price(plan)
+    steps = plan.steps if command == "run" else _translating(plan)
+    missing = [code for code, step in plan.corpus_steps.imports.items() if store.find(step.kind, step.key) is None]
+    if missing:
+        plan.corpus.prepare(missing)
     store.create()
-    again = f"pinch run {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
+    again = f"pinch {command} {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
     if retry_failed:
-        for step in plan.steps:
+        for step in steps:
             store.forget_failure(step.key)
     progress = Progress(console, loaded.sweep.name)
-    board = Board(plan.steps, store, progress.change)
-    recorder = Recorder(plan, store, board)
+    board = Board(steps, store, progress.change)
+    recorder = Recorder(plan, store, board) if command == "run" else None
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
     if not board.unfinished():
-        recorder.all()
-        recorder.close("FINISHED")
-        keeper.sweep()
+        if recorder:
+            recorder.all()
+            recorder.close("FINISHED")
+            keeper.sweep()
         _summary(plan, store, board, console, 0.0)
         return SOME_FAILED if board.gaps() else DONE
-    keeper.check_room(board)
-    store.sessions.start(f"pinch run {loaded.sweep.name}")
+    if recorder:
+        keeper.check_room(board)
+    store.sessions.start(f"pinch {command} {loaded.sweep.name}")
     started = time.monotonic()
     progress.open(board)
     status, stopped = DONE, ""
@@ -89,7 +102,9 @@ def run(
         board.stopping.set()
         progress.close()
         store.sessions.stop()
-    recorder.close("KILLED" if status == INTERRUPTED else "FINISHED", timeout=4.0 if status == INTERRUPTED else 30.0)
+    if recorder:
+        killed = status == INTERRUPTED
+        recorder.close("KILLED" if killed else "FINISHED", timeout=4.0 if killed else 30.0)
     _summary(plan, store, board, console, time.monotonic() - started)
     if stopped:
         console.print(stopped, markup=False, highlight=False, soft_wrap=True)
@@ -103,7 +118,7 @@ def _work(
     store: Store,
     board: Board,
     progress: Progress,
-    recorder: Recorder,
+    recorder: Recorder | None,
     keeper: Keeper,
     address: str | None,
 ) -> None:
@@ -136,10 +151,11 @@ def _work(
         tuning = Tuning(plan, board, settings, placement.lanes, heard)
         evaluation = Evaluation(plan, board, place, progress.say, placement.engine_threads, placement.engine_gpus)
         recorded = 0
-        if board.unfinished("fine_tune"):
-            tuning.start()
         try:
             while board.unfinished():
+                waits = tuning.started or evaluation.translators.need_the_machine
+                if board.unfinished("fine_tune") and not waits:
+                    tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
@@ -148,7 +164,8 @@ def _work(
                 progress.tick()
                 fresh, recorded = board.made[recorded:], len(board.made)
                 for step in fresh:
-                    recorder.made(step)
+                    if recorder:
+                        recorder.made(step)
                     keeper.after(step)
                 if evaluation.over_budget:
                     raise BudgetReached(evaluation.over_budget)
@@ -183,6 +200,21 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
         made[step.kind] = made.get(step.kind, 0) + 1
     what = ", ".join(f"{count} {kind}" for kind, count in made.items()) or "nothing was missing"
     say(f"{plan.sweep.name}: {what}" + (f", in {seconds / 60:.1f} min." if seconds else "."))
+    if flags := flags_sentence(store, plan.corpus_steps.translations):
+        say(flags)
+    if plan.steps[-1].key in board.steps:
+        _say_scores(plan, store, say)
+    gaps = board.gaps()
+    for step, state, error in gaps[:8]:
+        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
+    source = plan.loaded.source
+    if len(gaps) > 8:
+        say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
+    if plan.steps[-1].key in board.steps:
+        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
+
+
+def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
     table = ScoreTable(plan, store)
     rows = table.rows()
     scored = [row for row in rows if row["if_score"] is not None]
@@ -193,10 +225,17 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
             f"  {word} cell: {row['model']} in {row['eval_language']}: "
             f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
         )
-    gaps = board.gaps()
-    for step, state, error in gaps[:8]:
-        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
-    if len(gaps) > 8:
-        say(f"  ... and {len(gaps) - 8} more; pinch status {plan.loaded.source} lists them.")
-    source = plan.loaded.source
-    say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
+
+
+def _translating(plan: Plan) -> list[Step]:
+    """The steps that translations take.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not plan.translating:
+        raise UserError(
+            f"{plan.loaded.source}: nothing is translated: corpus.source is {plan.sweep.corpus.source} in "
+            f"{', '.join(plan.corpora)}; pinch run does the rest."
+        )
+    return plan.translating

@@ -284,6 +284,10 @@ class Tuning:
         if self._thread.ident is not None and not self._thread.is_alive() and self.board.unfinished("fine_tune"):
             raise EnvironmentProblem(f"Ray Tune stopped before the fine-tunes were done: {self.error}") from self.error
 
+    @property
+    def started(self) -> bool:
+        return self._thread.ident is not None
+
     def join(self, timeout: float) -> None:
         """Wait for Tune to end, then drop its scratch folder."""
         if self._thread.ident is not None:

@@ -8,14 +8,14 @@ verdicts elsewhere.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
 
+from trainables.addresses import key_in
 from trainables.generate import EngineSettings
-from trainables.judges.calls import Call, Judge, JudgeUnreachable, Order, Usage, Verdict, calls_for
+from trainables.judges.calls import Call, Judge, Order, Usage, Verdict, calls_for
 from trainables.judges.specs import RESULT_VERSION, JudgeSpec, LocalJudge, ReferenceJudge, RemoteJudge
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Call",
     "Judge",
     "JudgeSpec",
-    "JudgeUnreachable",
     "LocalJudge",
     "Order",
     "ReferenceJudge",
@@ -69,8 +68,7 @@ def open_judge(
 
 def api_key(spec: ReferenceJudge | LocalJudge | RemoteJudge) -> SecretStr | None:
     """The key of a remote judge, from the variable its spec names; None where there is none."""
-    value = os.environ.get(spec.api_key_env, "").strip() if isinstance(spec, RemoteJudge) else ""
-    return SecretStr(value) if value else None
+    return key_in(spec.api_key_env) if isinstance(spec, RemoteJudge) else None
 
 
 def _open_local(

@@ -57,10 +57,6 @@ class Verdict:
     usage: Usage | None = None
 
 
-class JudgeUnreachable(Exception):
-    """The endpoint did not answer for longer than the judge's retries last; later it may."""
-
-
 class Judge(Protocol):
     """An open judge; it may hold a model, so close it."""
 

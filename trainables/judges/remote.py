@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from trainables.endpoint import BYTES_PER_TOKEN, Endpoint, Unanswerable, Where
 from trainables.errors import EnvironmentProblem, UserError
 from trainables.judges.calls import Call, Usage, Verdict, parsed
 from trainables.judges.cutting import NoRoom, fitted
-from trainables.judges.endpoint import BYTES_PER_TOKEN, Ended, Endpoint, Unanswerable
 from trainables.judges.prompt import JudgePrompt, defused
 from trainables.judges.specs import RemoteJudge
+from trainables.patience import Pace, each
 
 CONTROL = ["<|", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
 """How control tokens begin, or are spelled, in the tokenizers of common chat models."""
@@ -45,7 +46,16 @@ class EndpointJudge:
     def __init__(self, spec: RemoteJudge, prompt: JudgePrompt, key: SecretStr | None = None) -> None:
         self._spec, self._prompt = spec, prompt
         self._chat = prompt.settings.chat == "auto"
-        self._endpoint = Endpoint(spec, key, self._chat, prompt.settings.parse_tokens)
+        where = Where(
+            role="judge",
+            url=spec.base_url,
+            key=key,
+            key_name=spec.api_key_env,
+            settings="the settings in the prompt's judge.yaml",
+        )
+        options = {"temperature": 0} | ({} if spec.seed is None else {"seed": spec.seed})
+        turn = Pace(spec.requests_per_minute).turn
+        self._endpoint = Endpoint(where, spec.model, self._chat, options, spec.retries + 1, spec.timeout, turn)
         self._answers = False
 
     def judge(
@@ -58,7 +68,7 @@ class EndpointJudge:
 
         Raises:
             EnvironmentProblem: the endpoint refuses the key, the model or the settings; with the cure.
-            JudgeUnreachable: it did not answer for longer than the retries last.
+            Unreachable: it did not answer for longer than the retries last.
             UserError: the prompt is too long even without its texts.
         """
         return asyncio.run(self._judge(calls, on_progress, keep))
@@ -73,10 +83,9 @@ class EndpointJudge:
         keep: Callable[[Verdict], None] | None,
     ) -> list[Verdict]:
         questions = [self.question(call) for call in calls]
-        left = iter(sorted(range(len(calls)), key=lambda place: questions[place].text))
+        order = sorted(range(len(calls)), key=lambda place: questions[place].text)
         verdicts: dict[int, Verdict] = {}
         refused: list[Verdict] = []  # until one call is answered: that the endpoint is not the one that is wrong
-        problems: list[Exception] = []
 
         def take(place: int, verdict: Verdict) -> None:
             verdicts[place] = verdict
@@ -87,24 +96,13 @@ class EndpointJudge:
                 if keep:
                     keep(one)
 
-        async def work() -> None:
-            for place in left:
-                try:
-                    take(place, await self._verdict(calls[place], questions[place]))
-                except Ended:
-                    return
-                except Exception as problem:  # noqa: BLE001  (raised below, when what is under way has been kept)
-                    problems.append(problem)
-                    self._endpoint.end()
-                if problems:
-                    return
-                if on_progress:
-                    on_progress(len(verdicts), len(calls))
+        async def work(place: int) -> None:
+            take(place, await self._verdict(calls[place], questions[place]))
+            if on_progress:
+                on_progress(len(verdicts), len(calls))
 
         async with self._endpoint.open():
-            await asyncio.gather(*(work() for _ in range(min(self._spec.concurrency, len(calls)))))
-        if problems:
-            raise problems[0]
+            await each(order, work, min(self._spec.concurrency, len(calls)), self._endpoint.end)
         if refused:
             raise EnvironmentProblem(
                 f"judge: {self._spec.base_url} answers no call at all ({refused[0].raw}); mend judge.model or the "
@@ -118,14 +116,16 @@ class EndpointJudge:
         choice, said, used = None, "", Usage(0, 0, "")
         for number in range(self._prompt.settings.tries):
             try:
-                reply = await self._endpoint.ask(question.again if number else question.text)
+                reply = await self._endpoint.ask(
+                    question.again if number else question.text, self._prompt.settings.parse_tokens
+                )
             except Unanswerable as problem:
                 said = f"refused: {problem}"
                 break
             used = Usage(
-                used.prompt_tokens + reply.usage.prompt_tokens,
-                used.completion_tokens + reply.usage.completion_tokens,
-                reply.usage.model,
+                used.prompt_tokens + reply.prompt_tokens,
+                used.completion_tokens + reply.completion_tokens,
+                reply.model,
             )
             choice, said = parsed(reply.text), reply.text
             if choice is not None:

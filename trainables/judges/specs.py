@@ -3,18 +3,16 @@
 A judge's key holds the prompt's *text* and settings and the model's own identity, never their nicknames: a prompt
 edited under the same name is another judge, the same prompt under another name is not. Of a remote judge the model's
 name is all there is to know; where it answers, how fast and with whose key is how the work is done.
-
-A spec must never hold a key: it names the environment variable that does.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from trainables.addresses import Address, KeyName
 from trainables.judges.prompt import load_prompt
 from trainables.spec import Spec, identity, runtime
 
@@ -80,29 +78,12 @@ class RemoteJudge(Spec):
     model: str = identity(min_length=1, description="the model's name, as the endpoint knows it")
     prompt: str = identity("figure9", description="a shipped judge prompt, or a folder with prompt.txt and judge.yaml")
     seed: int | None = identity(None, description="sent with every call; null: not sent")
-    base_url: str = runtime(description="such as https://api.openai.com/v1 or http://localhost:8000/v1")
-    api_key_env: str = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")
+    base_url: Address = runtime(description="such as https://api.openai.com/v1 or http://localhost:8000/v1")
+    api_key_env: KeyName = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")
     concurrency: int = runtime(8, ge=1, description="calls under way at once")
     requests_per_minute: int | None = runtime(None, ge=1, description="evenly spaced; null: no limit")
     timeout: float = runtime(120.0, gt=0, description="seconds one try of a call may take")
     retries: int = runtime(8, ge=0, description="after the first try; 8 last about two minutes")
-
-    @field_validator("base_url")
-    @classmethod
-    def _an_address_without_secrets(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is not an address; write one such as https://api.openai.com/v1.")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("holds more than an address; put the key into the variable that api_key_env names.")
-        return url
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _a_name_and_not_a_key(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-            raise ValueError("is not the NAME of an environment variable (capitals, digits, _); never put a key here.")
-        return name
 
     def payload(self) -> dict[str, Any]:
         """What determines a verdict: the model's name, the prompt's text and settings, greedy decoding.

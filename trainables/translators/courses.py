@@ -102,6 +102,8 @@ class Courses:
     def __init__(self, texts: Iterable[str], whole: bool, limit: int) -> None:
         self.done: dict[str, Translation] = {}
         """Text -> its translation, as far as they are through."""
+        self.used: dict[str, None] = {}
+        """Digests of the strings whose answers were needed so far."""
         self._waiting: dict[str, tuple[Asking, list[str]]] = {}
         for text in dict.fromkeys(texts):
             asking = course(text, whole, limit)
@@ -120,7 +122,9 @@ class Courses:
                 if lacking:
                     missing |= dict.fromkeys(lacking)
                     break
-                self._move(text, asking, [known[digest(string)] for string in strings])
+                keys = [digest(string) for string in strings]
+                self.used |= dict.fromkeys(keys)
+                self._move(text, asking, [known[key] for key in keys])
         return list(missing)
 
     def _move(self, text: str, asking: Asking, answers: list[str] | None) -> None:

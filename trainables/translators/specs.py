@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from trainables.addresses import Address, KeyName
 from trainables.base_models import BaseSource, parse_base
 from trainables.errors import UserError
 from trainables.spec import Spec, identity, runtime
@@ -25,6 +26,12 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 class _Remote(Spec):
     """What every service behind an address has: a pace, and patience."""
+
+    paid: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
+    """Whether a text keeps its lines in the engine."""
+    limit: ClassVar[int] = 6000
+    """Characters one string may have; a longer text is asked for line by line."""
 
     revision: str = identity("", description="a word of your own (a month, say); another word is another translation")
     parallel: int = runtime(16, ge=1, description="requests under way at once, over all languages")
@@ -56,13 +63,14 @@ class GoogleTranslator(_Remote):
 
 
 class OpenAITranslator(_Remote):
-    """A language model behind any server that speaks OpenAI's chat interface; OPENAI_API_KEY holds the key."""
+    """A language model behind any server that speaks OpenAI's chat interface."""
 
     engine: Literal["openai"] = identity("openai")
     model: str = identity(description="the model's name, as the server knows it")
     prompt: str = identity("plain", description="a shipped prompt, or the path of a text with {language} and {text}")
     temperature: float | None = identity(0.0, ge=0, description="null: not sent, for models that refuse it")
-    base_url: str | None = runtime(None, description="such as http://localhost:8000/v1; default: OpenAI's")
+    base_url: Address = runtime("https://api.openai.com/v1", description="such as http://localhost:8000/v1")
+    api_key_env: KeyName = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")
 
     def payload(self) -> dict[str, Any]:
         """What determines a translation; the prompt counts by its text.
@@ -81,6 +89,7 @@ class OpenAITranslator(_Remote):
 class LocalTranslator(Spec):
     """A model on this machine or cluster: one that was made to translate, or a causal one that is asked to."""
 
+    paid: ClassVar[bool] = False
     engine: Literal["local"] = identity("local")
     model: str = identity(description="a folder or hub name[@revision]; a causal one may be any base")
     architecture: Literal["seq2seq", "causal"] = identity("seq2seq")
@@ -102,6 +111,16 @@ class LocalTranslator(Spec):
             "prompt": self.prompt_text,
             "result_version": RESULT_VERSION,
         }
+
+    @property
+    def whole(self) -> bool:
+        """Whether a text keeps its lines in the model: sequence-to-sequence models lose them."""
+        return self.architecture == "causal"
+
+    @property
+    def limit(self) -> int:
+        """Characters one string may have; a longer line is cut where a sentence ends."""
+        return 1500 if self.architecture == "causal" else 1000
 
     @property
     def source(self) -> BaseSource:
