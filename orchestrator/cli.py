@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.annotate_cli import annotate
 from orchestrator.options import DEFAULT_STORE, SetOption, StoreOption, SweepArgument, err, plan_of, store_at, sweep_of
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+app.add_typer(annotate, name="annotate")
 
 
 @app.command(epilog="Example: pinch plan paper --json")
@@ -186,17 +188,29 @@ def score_verdicts(
     _print_json(score(read_verdicts(file)).as_dict())
 
 
-@app.command(epilog="Example: pinch agreement raters.csv")
+@app.command(epilog="Example: pinch agreement demo, or: pinch agreement raters.csv")
 def agreement(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, rater, verdict[, language].")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|FILE.csv",
+            help="A sweep with imported annotations, or a table instruction_id, rater, verdict[, language].",
+        ),
     ],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Agreement between raters by the paper's rule (table 3), as JSON."""
-    from orchestrator.agreement import agreement as agree
-    from orchestrator.agreement import read_ratings
+    """Agreement between raters by the paper's rule, as JSON, and as table 3."""
+    from orchestrator import agreement as rule
+    from orchestrator import show
 
-    _print_json(agree(read_ratings(file)))
+    if Path(source).suffix not in ("", ".yaml", ".yml"):
+        ratings = rule.read_ratings(Path(source))
+    else:
+        from orchestrator.annotations import all_verdicts
+
+        ratings = all_verdicts(plan_of(source, overrides), store_at(store))
+    show.agreement(rule.agreement(ratings), err)
 
 
 @app.command(epilog="Example: pinch ui --store pinch-store")
