@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from orchestrator.annotate_cli import annotate
+from orchestrator.options import DEFAULT_STORE, SetOption, StoreOption, SweepArgument, err, plan_of, store_at, sweep_of
 from trainables.errors import EnvironmentProblem, UserError
 
 app = typer.Typer(
@@ -25,35 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-err = Console(stderr=True)
-
-SweepArgument = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")
-]
-StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated."),
-]
-DEFAULT_STORE = "./pinch-store"
-
-
-def _load(sweep: str, overrides: list[str]) -> Any:
-    from orchestrator.sweep import load
-
-    return load(sweep, overrides)
-
-
-def _plan(sweep: str, overrides: list[str]) -> Any:
-    from orchestrator.plan import Plan
-
-    return Plan(_load(sweep, overrides))
-
-
-def _store(location: str) -> Any:
-    from orchestrator.store import Store
-
-    return Store(location)
+app.add_typer(annotate, name="annotate")
 
 
 @app.command(epilog="Example: pinch plan paper --json")
@@ -70,10 +43,10 @@ def plan(
     from orchestrator import show
 
     if settings:
-        show.settings(_load(sweep, overrides))
+        show.settings(sweep_of(sweep, overrides))
         return
-    made = _plan(sweep, overrides)
-    opened = _store(store)
+    made = plan_of(sweep, overrides)
+    opened = store_at(store)
     show.plan_json(made, opened) if as_json else show.plan(made, opened, err)
 
 
@@ -88,7 +61,7 @@ def run(
     """Do what is missing of a sweep. Also how an interrupted one goes on."""
     from orchestrator.run.session import run as run_session
 
-    raise typer.Exit(run_session(_load(sweep, overrides), store, err, address, retry_failed))
+    raise typer.Exit(run_session(sweep_of(sweep, overrides), store, err, address, retry_failed))
 
 
 @app.command(epilog="Example: pinch translate paper --set runtime.max_cost=100")
@@ -115,7 +88,7 @@ def status(
     """What is done, running (and by whom), failed and blocked."""
     from orchestrator import show
 
-    made, opened = _plan(sweep, overrides), _store(store)
+    made, opened = plan_of(sweep, overrides), store_at(store)
     show.status_json(made, opened) if as_json else show.status(made, opened, err)
 
 
@@ -143,7 +116,7 @@ def scores(
     """The score table as CSV, one row per study, model and evaluation language; also while running."""
     from orchestrator import show
 
-    made, opened = _plan(sweep, overrides), _store(store)
+    made, opened = plan_of(sweep, overrides), store_at(store)
     show.scores(made, opened, csv, judge, err, quality=quality, averages=averages, differences=differences)
 
 
@@ -163,8 +136,8 @@ def compare(
     from orchestrator.comparing import compare as compare_tables
     from orchestrator.score_table import ScoreTable
 
-    a = ScoreTable(_plan(sweep_a, [*overrides, *overrides_a]), _store(store))
-    b = ScoreTable(_plan(sweep_b, [*overrides, *overrides_b]), _store(store_b or store))
+    a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), store_at(store))
+    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), store_at(store_b or store))
     found = compare_tables(a, b)
     sys.stdout.write(found.as_csv())
     for sentence in found.sentences():
@@ -183,7 +156,7 @@ def report(
     """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
     from orchestrator.reporting import write_report
 
-    page = write_report(_plan(sweep, overrides), _store(store), store, out).page
+    page = write_report(plan_of(sweep, overrides), store_at(store), store, out).page
     err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -197,7 +170,25 @@ def mixture(
     """One model's mixture as CSV: every example id with its language."""
     from orchestrator import show
 
-    show.mixture(_plan(sweep, overrides), model)
+    show.mixture(plan_of(sweep, overrides), model)
+
+
+@app.command(epilog="Example: pinch export demo pinch-4-n40 ./pinch-4-n40")
+def export(
+    sweep: SweepArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or 8 or more digits of its key.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet, or empty.")],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Of a LoRA adapter, the complete model it makes of its base.")
+    ] = False,
+) -> None:
+    """A tuned model with its card, in a folder that transformers and vLLM load."""
+    from orchestrator.exporting import export as export_model
+
+    said = export_model(plan_of(sweep, overrides), store_at(store), model, folder, merged)
+    err.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("score-verdicts", epilog="Example: pinch score-verdicts verdicts.csv")
@@ -211,17 +202,29 @@ def score_verdicts(
     _print_json(score(read_verdicts(file)).as_dict())
 
 
-@app.command(epilog="Example: pinch agreement raters.csv")
+@app.command(epilog="Example: pinch agreement demo, or: pinch agreement raters.csv")
 def agreement(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, rater, verdict[, language].")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|FILE.csv",
+            help="A sweep with imported annotations, or a table instruction_id, rater, verdict[, language].",
+        ),
     ],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Agreement between raters by the paper's rule (table 3), as JSON."""
-    from orchestrator.agreement import agreement as agree
-    from orchestrator.agreement import read_ratings
+    """Agreement between raters by the paper's rule, as JSON, and as table 3."""
+    from orchestrator import agreement as rule
+    from orchestrator import show
 
-    _print_json(agree(read_ratings(file)))
+    if Path(source).suffix not in ("", ".yaml", ".yml"):
+        ratings = rule.read_ratings(Path(source))
+    else:
+        from orchestrator.annotations import all_verdicts
+
+        ratings = all_verdicts(plan_of(source, overrides), store_at(store))
+    show.agreement(rule.agreement(ratings), err)
 
 
 @app.command(epilog="Example: pinch ui --store pinch-store")
@@ -239,7 +242,7 @@ def ui(
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
         raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
-    opened = _store(store)
+    opened = store_at(store)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     command, environment = ui_command(opened.root, host, port)
@@ -280,7 +283,7 @@ def doctor(
 
 
 def _existing(location: str) -> Any:
-    opened = _store(location)
+    opened = store_at(location)
     if not opened.root.is_dir():
         raise UserError(f"--store {location}: there is no such folder; name a store.")
     return opened

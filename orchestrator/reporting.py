@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import summaries
+from orchestrator.agreement import agreement
+from orchestrator.annotations import answers_in, own_ratings, verdicts
 from orchestrator.corpus_card import CorpusCards
 from orchestrator.grids import Listed
 from orchestrator.licences import licences
@@ -23,7 +25,9 @@ from orchestrator.report.findings import findings
 from orchestrator.report.headline import headline
 from orchestrator.report.outputs import Outputs
 from orchestrator.report.page import write_page
-from orchestrator.report.views import Details, Gap, ReportContext, StudyView, clean
+from orchestrator.report.ratings import draw_ratings
+from orchestrator.report.tables import agreement_table, write_tables
+from orchestrator.report.views import Details, Figure, Gap, ReportContext, StudyView, clean
 from orchestrator.review import review
 from orchestrator.score_table import ScoreTable, as_csv
 from orchestrator.sentences import intervals_note
@@ -61,7 +65,7 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
     context = _context(plan, store, location, table)
     details = _details(plan, store, scores, table, studies)
     try:
-        figures = draw_figures(table, studies, context, out)
+        figures = [*draw_figures(table, studies, context, out), *_people(plan, store, scores, context, out)]
     except OSError as problem:
         raise UserError(f"--out {out}: cannot be written ({problem.strerror}); name another folder.") from None
     outputs = Outputs(out)
@@ -73,6 +77,15 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
     prints = [path for figure in figures for path in (figure.pdf, figure.png, figure.csv)]
     answer = headline(clean(table), studies, context, details.averages)
     return Report(page, (*tables, *prints), answer.sentence)
+
+
+def _people(plan: Plan, store: Store, scores: ScoreTable, context: ReportContext, out: Path) -> list[Figure]:
+    """What people said, where somebody did: figure 2 and table 3."""
+    answers = answers_in(plan, store)
+    if not answers:
+        return []
+    agreed = agreement_table(agreement(verdicts(answers, scores)))
+    return [draw_ratings(own_ratings(answers), context, out), *write_tables([agreed], context, out)]
 
 
 def _details(plan: Plan, store: Store, scores: ScoreTable, table: pd.DataFrame, studies: list[StudyView]) -> Details:

@@ -18,6 +18,7 @@ from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
 from orchestrator.licences import licences
 from orchestrator.plan import Plan, mixture_rows
+from orchestrator.report.tables import agreement_table
 from orchestrator.review import Outlook, review
 from orchestrator.score_table import ScoreTable, as_csv, columns, write_csv
 from orchestrator.sentences import intervals_note
@@ -189,6 +190,18 @@ def scores(
     )
     if averages is not None or differences is not None:
         _say(console, intervals_note(len(plan.sweep.seeds.train)))
+
+
+def agreement(found: dict[str, Any], console: Console) -> None:
+    """Who agrees with whom as JSON, and the paper's table 3 for people."""
+    _json(found)
+    told = agreement_table(found)
+    table = Table(box=None, pad_edge=False, header_style="bold", title=told.title, title_justify="left")
+    for place, column in enumerate(told.columns):
+        table.add_column(column, justify="right" if place else "left")
+    for row in told.rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def mixture(plan: Plan, name: str) -> None:

@@ -43,14 +43,43 @@ TABLE = (
 """Columns of :func:`as_table`. MLflow's pages compare the second, run by run, grouped by the first."""
 
 
+class Texts:
+    """The prompts and responses of a plan, as far as a store has them; each file is read once, or when asked again."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self._plan, self._store = plan, store
+        self._responses: dict[str, dict[str, str]] = {}
+        self._examples: dict[str, dict[str, Example]] = {}
+        self._baselines = plan.baseline_keys()
+
+    def responses(self, step: Step) -> dict[str, str]:
+        """Instruction id -> response of a generation set; empty while it is not made."""
+        if step.key in self._responses:
+            return self._responses[step.key]
+        entry = self._store.find("generation_set", step.key)
+        if entry is None:
+            return {}
+        table = pq.read_table(entry.path / "responses.parquet", columns=["instruction_id", "text"]).to_pydict()
+        texts = dict(zip(table["instruction_id"], table["text"], strict=True))
+        if self._plan.model_of_step[step.key].key in self._baselines:  # the others are asked for once
+            self._responses[step.key] = texts
+        return texts
+
+    def examples(self, language: str) -> dict[str, Example]:
+        """Id -> eval example of one language; empty while its corpus is not there."""
+        if language not in self._examples:
+            corpus = self._plan.corpora[language]
+            entry = self._store.find(corpus.kind, corpus.key)
+            examples = read_examples(entry.path / EVAL_FILE) if entry is not None else []
+            self._examples[language] = {example.id: example for example in examples}
+        return self._examples[language]
+
+
 class Chosen:
     """Chooses from what a store holds; each response set is read once."""
 
     def __init__(self, plan: Plan, store: Store, table: ScoreTable) -> None:
-        self._plan, self._store, self._table = plan, store, table
-        self._texts: dict[str, dict[str, str]] = {}
-        self._examples: dict[str, dict[str, Example]] = {}
-        self._baselines = plan.baseline_keys()
+        self._table, self._texts = table, Texts(plan, store)
 
     def samples(self, cells: Iterable[ScoreCell]) -> list[Sample]:
         """The samples of the judged ones among some cells, in their order; a comparison that several name once."""
@@ -66,8 +95,8 @@ class Chosen:
         if cell.comparison is None or answers is None or not answers.ids:
             return []
         language = cell.row.language
-        first, second = (self._responses(step) for step in cell.comparison.needs[:2])
-        examples = self._of_language(language)
+        first, second = (self._texts.responses(step) for step in cell.comparison.needs[:2])
+        examples = self._texts.examples(language)
         samples = []
         for at in _chosen(answers, int(cell.comparison.key[:8], 16)):
             name = answers.ids[at]
@@ -89,26 +118,6 @@ class Chosen:
                 )
             )
         return samples
-
-    def _responses(self, step: Step) -> dict[str, str]:
-        if step.key in self._texts:
-            return self._texts[step.key]
-        entry = self._store.find("generation_set", step.key)
-        if entry is None:
-            return {}
-        table = pq.read_table(entry.path / "responses.parquet", columns=["instruction_id", "text"]).to_pydict()
-        texts = dict(zip(table["instruction_id"], table["text"], strict=True))
-        if self._plan.model_of_step[step.key].key in self._baselines:  # the others are asked for once
-            self._texts[step.key] = texts
-        return texts
-
-    def _of_language(self, language: str) -> dict[str, Example]:
-        if language not in self._examples:
-            corpus = self._plan.corpora[language]
-            entry = self._store.find(corpus.kind, corpus.key)
-            examples = read_examples(entry.path / EVAL_FILE) if entry is not None else []
-            self._examples[language] = {example.id: example for example in examples}
-        return self._examples[language]
 
 
 def _chosen(answers: Judged, start: int) -> list[int]:

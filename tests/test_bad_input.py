@@ -185,7 +185,9 @@ def test_a_good_verdict_table_is_scored(pinch: Pinch, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "scores", "report", "mixture", "score-verdicts"])
+@pytest.mark.parametrize(
+    "command", ["run", "plan", "status", "scores", "report", "mixture", "export", "score-verdicts"]
+)
 def test_a_command_without_its_argument_is_bad_input(command: str, pinch: Pinch) -> None:
     pinch(command, check=2)
 
@@ -197,7 +199,11 @@ COMMANDS = (
     "scores",
     "report",
     "mixture",
+    "export",
     "score-verdicts",
+    "annotate",
+    "annotate export",
+    "annotate import",
     "agreement",
     "ui",
     "verify",
@@ -208,7 +214,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, pinch: Pinch) -> None:
-    assert f"Example: pinch {command}" in pinch(command, "--help").stdout
+    assert f"Example: pinch {command}" in pinch(*command.split(), "--help").stdout
 
 
 def test_what_is_not_there_to_verify_or_show_is_bad_input(pinch: Pinch) -> None:

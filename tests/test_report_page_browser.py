@@ -1,18 +1,12 @@
 """The page in a browser: it opens from disk under its own policy, answers pointer and keyboard, and fits a phone.
 
-Each test puts the page in a frame as wide as a phone, by a page beside it that may look into it and do what a reader
-does, and writes what it found as JSON.
+Each test does what a reader does in a frame as wide as a phone; see `tests.browser`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,53 +15,9 @@ from orchestrator.report.views import Sample
 from orchestrator.reporting import write_report
 from tests import page_example
 from tests import report_example as example
+from tests.browser import PHONE, ask, browse, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PHONE = 390
-
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
-
-
-def _browse(url: str, profile: Path, *options: str) -> str:
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
-    command = [str(CHROMIUM), *flags.split(), "--disable-sync", "--no-first-run", f"--user-data-dir={profile}"]
-    command += ["--enable-logging=stderr", "--v=0", *options, "--dump-dom", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout + done.stderr
-
-
-def _ask(page: Path, folder: Path, script: str) -> Any:
-    """What ``script``, the body of an async function of the page's window and document, returns."""
-    outside = folder / "outside.html"
-    outside.write_text(
-        f"""<!doctype html><iframe style="width:{PHONE}px;height:800px;border:0"></iframe><pre id="found"></pre><script>
-        const frame = document.querySelector("iframe");
-        const soon = () => new Promise((done) => setTimeout(done, 50));
-        frame.onload = async () => {{
-          frame.onload = null;
-          const inside = frame.contentWindow, page = frame.contentDocument;
-          const point = (kind, spot, type) => {{
-            const box = spot.getBoundingClientRect();
-            const where = {{ clientX: box.x + 3, clientY: box.y + 3, pointerType: type, bubbles: true }};
-            spot.dispatchEvent(new inside.PointerEvent(kind, where));
-          }};
-          const press = (key) => page.activeElement.dispatchEvent(
-            new inside.KeyboardEvent("keydown", {{ key, bubbles: true, cancelable: true }}));
-          let said;
-          try {{ said = await (async () => {{ {script} }})(); }} catch (problem) {{ said = String(problem); }}
-          found.textContent = "<<" + encodeURIComponent(JSON.stringify(said)) + ">>";
-        }};
-        frame.src = "{page.as_uri()}";
-        </script>"""
-    )
-    shown = _browse(
-        outside.as_uri(), folder / "profile", "--allow-file-access-from-files", "--virtual-time-budget=8000"
-    )
-    found = re.search(r"&lt;&lt;(.*?)&gt;&gt;", shown)
-    assert found is not None, shown[-2000:]
-    from urllib.parse import unquote
-
-    return json.loads(unquote(found.group(1)))
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +42,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_opens_from_disk_without_breaking_its_own_policy(page: Path, tmp_path: Path) -> None:
-    shown = _browse(page.as_uri(), tmp_path)
+    shown = browse(page.as_uri(), tmp_path)
     assert "Content Security Policy" not in shown
     assert "Refused to" not in shown
     assert "<title>demo · Pinch report</title>" in shown
 
 
 def test_a_place_in_a_figure_tells_its_numbers_to_a_pointer(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -123,7 +73,7 @@ def test_a_place_in_a_figure_tells_its_numbers_to_a_pointer(page: Path, tmp_path
 
 
 def test_a_first_touch_tells_and_a_second_opens_the_responses(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -144,7 +94,7 @@ def test_a_first_touch_tells_and_a_second_opens_the_responses(page: Path, tmp_pa
 
 
 def test_a_figure_is_walked_with_arrow_keys_and_one_tab_stop(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -170,7 +120,7 @@ def test_a_figure_is_walked_with_arrow_keys_and_one_tab_stop(page: Path, tmp_pat
 
 
 def test_the_score_table_sorts_and_filters(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -204,7 +154,7 @@ def test_the_score_table_sorts_and_filters(page: Path, tmp_path: Path) -> None:
 
 
 def test_responses_are_chosen_from_the_table_and_from_the_lists(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -231,7 +181,7 @@ def test_responses_are_chosen_from_the_table_and_from_the_lists(page: Path, tmp_
 
 
 def test_hostile_texts_run_nothing_and_are_shown_as_they_are(hostile: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         hostile,
         tmp_path,
         """
@@ -266,7 +216,7 @@ def test_hostile_texts_run_nothing_and_are_shown_as_they_are(hostile: Path, tmp_
 
 
 def test_nothing_of_the_page_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:
-    found = _ask(
+    found = ask(
         page,
         tmp_path,
         """
@@ -290,7 +240,7 @@ def test_a_report_of_the_papers_size_is_drawn_in_a_minute_and_is_no_burden_to_a_
     report = write_report(plan, store, "store", tmp_path / "out")
     assert time.monotonic() - began < 60
     assert report.page.stat().st_size < 15e6
-    found = _ask(
+    found = ask(
         report.page,
         tmp_path,
         """

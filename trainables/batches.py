@@ -15,6 +15,7 @@ the same number of them. This module knows no model and imports no torch, so tha
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,25 @@ class Template:
         )
         bos = self.tokenizer.bos_token
         return text.removeprefix(bos) if bos else text
+
+    def as_chat(self) -> str:
+        """A chat template (Jinja) with which a user's message becomes the very ids of :func:`prompt_ids`.
+
+        So whoever loads an exported model asks it as it was tuned. Further turns repeat the pattern; other roles are
+        refused, for no model was tuned on them.
+        """
+        if self.source == CHAT:
+            own: str = self.tokenizer.get_chat_template()
+            text = self.tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+            bos = self.tokenizer.bos_token
+            return own if not bos or text.startswith(bos) else "{{ bos_token }}" + own
+        before, after = (json.dumps(part, ensure_ascii=False) for part in self.source.split(PLACE))
+        return (
+            "{{ bos_token }}{% for message in messages %}"
+            "{% if message['role'] == 'user' %}{{ " + before + " + message['content'] + " + after + " }}"
+            "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
+            "{% else %}{{ raise_exception('this model was tuned on user messages alone') }}{% endif %}{% endfor %}"
+        )
 
 
 def template_text(name_or_path: str, tokenizer: Any) -> Template:

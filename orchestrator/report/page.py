@@ -9,22 +9,21 @@ in the page.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from orchestrator.citing import citation
 from orchestrator.languages import ENGLISH
 from orchestrator.report import rows
 from orchestrator.report.charts import Chart, Charts
+from orchestrator.report.document import asset, policy, templates
 from orchestrator.report.headline import Headline, headline
 from orchestrator.report.outputs import Outputs
-from orchestrator.report.responses import direction, pack, place_samples, visible
-from orchestrator.report.views import Details, Figure, ReportContext, Sample, StudyView, clean, language_name
+from orchestrator.report.responses import pack, place_samples
+from orchestrator.report.views import Details, Figure, ReportContext, Sample, StudyView, clean
 
 _STEPS = {
     "base": "Base model",
@@ -75,7 +74,7 @@ def render(
 ) -> str:
     """The page as text."""
     scores, details = clean(table), details or Details()
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     places = place_samples(samples)
     answer = headline(scores, studies, context, details.averages)
     have = int(scores["if_score"].notna().sum())
@@ -86,7 +85,7 @@ def render(
         "quality": rows.quality_table(scores),
     }
     return (
-        _templates()
+        templates()
         .get_template("page.html.j2")
         .render(
             context=context,
@@ -107,29 +106,9 @@ def render(
             **parts,
             style=Markup(style),
             script=Markup(script),
-            policy=(
-                f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-                "base-uri 'none'; form-action 'none'"
-            ),
+            policy=policy(style, script),
         )
     )
-
-
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "language": language_name,
-        "visible": visible,
-        "direction": direction,
-        "heat_class": lambda value: f"heat-{min(100, max(0, int(value // 5) * 5))}",
-    }
-    return environment
 
 
 def _drawn(
@@ -178,18 +157,9 @@ def _contents(
 
 
 def _citation(context: ReportContext) -> str:
-    """What a sweep's numbers depend on, as one BibTeX value: no brace or backslash is left that could end it."""
     recipe = ", ".join(f"{name} {value}" for name, value in context.recipe.items())
     facts = f"Sweep {context.sweep}. Base model {context.base}. Judge {context.judge}. {context.corpus}. {recipe}."
-    return facts.translate({ord(brace): None for brace in "{}\\"})
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return citation(context.version, facts)
 
 
 def _data_uri(png: Path) -> str:

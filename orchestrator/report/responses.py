@@ -70,6 +70,11 @@ def pack(samples: Sequence[Sample], facts: Mapping[CellKey, Sequence[str]]) -> s
         },
         "cells": list(cells.values()),
     }
+    return embedded(block)
+
+
+def embedded(block: object) -> str:
+    """JSON that may stand in a ``script`` element, whatever the texts in it are."""
     text = json.dumps(block, ensure_ascii=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda match: _UNSAFE[match.group()], text)
 

@@ -72,7 +72,7 @@ def tables(
         found.append(_slavic(slavic[0].languages))
     found.append(_languages(list(used), pretraining or {}))
     if agreement is not None:
-        found += _agreement(agreement)
+        found.append(agreement_table(agreement))
     scores = clean(table)
     for study in studies:
         if study.kind == "permutations":
@@ -129,7 +129,8 @@ def _languages(codes: Sequence[str], pretraining: Mapping[str, float]) -> Table:
     )
 
 
-def _agreement(found: Mapping[str, Any]) -> Iterator[Table]:
+def agreement_table(found: Mapping[str, Any]) -> Table:
+    """Table 3, from what :func:`orchestrator.agreement.agreement` finds."""
     theirs = published.agreement().set_index("language")
     parts: dict[str, list[Mapping[str, Any]]] = dict(found["languages"]) or {"all": list(found["overall"])}
     rows = []
@@ -139,7 +140,7 @@ def _agreement(found: Mapping[str, Any]) -> Iterator[Table]:
         known = [f"{value:.1f}" for value in theirs.loc[code]] if code in theirs.index else ["", ""]
         rows.append((language_name(code), *_percent(judge), known[0], *_percent(people), known[1]))
     columns = ("Language", "Judge–people", "95% interval", "Published", "People–people", "95% interval", "Published")
-    yield Table(
+    return Table(
         "table-agreement",
         "How far the judge agrees with people, in percent",
         "As table 3 of the paper. Agreement is 1, or 0.5 where one of two says tie; means over pairs of raters. "
