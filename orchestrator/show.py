@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import summaries
+from orchestrator import gpu_memory, summaries
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
 from orchestrator.plan import Plan, mixture_rows
@@ -97,7 +97,7 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
         )
     if expected.gpu_cost is not None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
-    for note in expected.notes:
+    for note in [*expected.notes, *gpu_memory.told(plan, store)]:
         _say(console, note)
 
 

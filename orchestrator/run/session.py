@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from orchestrator.gpu_memory import check, folder_of_base
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.run.board import Board, State
@@ -26,6 +27,10 @@ from orchestrator.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 from trainables.errors import BudgetReached, EnvironmentProblem
+from trainables.model_shape import read_shape
+
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Placement
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -124,9 +129,12 @@ def _work(
             use_gpu=placement.gpus > 0,
             cpus_per_worker=placement.cpus_per_worker,
             threads=placement.lane_threads,
-            zero_stage=plan.sweep.runtime.zero_stage,
-            micro_batch=plan.sweep.runtime.micro_batch,
-            state_every=max(1, plan.sweep.recipe.checkpoint_every // 2),
+            parallel=plan.sweep.runtime.parallel.model_copy(
+                update={
+                    "threads": placement.lane_threads,
+                    "state_every": max(1, plan.sweep.recipe.checkpoint_every // 2),
+                }
+            ),
         )
         steps = board.steps
 
@@ -139,6 +147,8 @@ def _work(
         try:
             while board.unfinished():
                 if not tuning.started and board.unfinished("fine_tune") and _inputs_there(plan, board):
+                    if placement.gpus:
+                        progress.say(_memory(plan, store, placement))
                     tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
@@ -161,6 +171,21 @@ def _work(
 def _inputs_there(plan: Plan, board: Board) -> bool:
     """Whether any fine-tune could start: the lane is not brought up while the base is still being made."""
     return board.state(plan.base) is State.DONE
+
+
+def _memory(plan: Plan, store: Store, placement: Placement) -> str:
+    """How a fine-tune will lie in the GPUs.
+
+    Raises:
+        EnvironmentProblem: it does not fit into them.
+    """
+    from orchestrator.run.cluster import gpu_memory
+
+    found, folder = gpu_memory(), folder_of_base(plan, store)
+    if found is None or folder is None:
+        return "Memory: no GPU said how much it has, so nothing was checked."
+    workers = placement.workers_per_lane
+    return check(plan.sweep, read_shape(folder), workers, found[0], found[1] / workers, int(placement.gpus))
 
 
 @contextmanager
