@@ -75,7 +75,7 @@ def translate(
     """Do the translations that a sweep's corpora lack, and nothing else. Also how interrupted ones go on."""
     from orchestrator.run.session import run as run_session
 
-    raise typer.Exit(run_session(_load(sweep, overrides), store, err, address, retry_failed, "translate"))
+    raise typer.Exit(run_session(sweep_of(sweep, overrides), store, err, address, retry_failed, "translate"))
 
 
 @app.command(epilog="Example: pinch status demo")

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import summaries, translations
+from orchestrator import gpu_memory, summaries, translations
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.keeping import collect
 from orchestrator.licences import licences
@@ -105,7 +105,7 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
         _say(console, translating)
     if expected.gpu_cost is not None:
         _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
-    for note in expected.notes:
+    for note in [*expected.notes, *gpu_memory.told(plan, store)]:
         _say(console, note)
     _say(console, "Licences:")
     for licence in licences(plan):

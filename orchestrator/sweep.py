@@ -25,6 +25,7 @@ from orchestrator.languages import language
 from orchestrator.studies import Studies
 from trainables.errors import UserError
 from trainables.judges import JudgeSpec, ReferenceJudge
+from trainables.parallel import Parallel
 from trainables.recipe import Recipe
 from trainables.sampling import Sampling
 from trainables.spec import Spec, identity, runtime
@@ -119,6 +120,8 @@ class Runtime(Spec):
     gpus_per_fine_tune: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto")
     zero_stage: Literal["auto"] | Literal[0, 1, 2, 3] = runtime("auto")
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
+    offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
+    gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[
@@ -131,6 +134,16 @@ class Runtime(Spec):
         if isinstance(value, int) and value < 1:
             raise ValueError(f"{value} is not 1 or more; use auto or a positive number.")
         return value
+
+    @property
+    def parallel(self) -> Parallel:
+        """How a fine-tune is laid out in memory."""
+        return Parallel(
+            zero_stage=self.zero_stage,
+            micro_batch=self.micro_batch,
+            offload=self.offload,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
 
 
 class Sweep(Spec):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tuning_examples import job, make_tiny, write_examples
 from trainables import training_state
@@ -18,10 +18,12 @@ from trainables.batches import micro_batches, template_text
 from trainables.dropout import apply_dropout, decoder_layers, dropped
 from trainables.errors import StepFailed, UserError
 from trainables.finetune import finetune, read_examples
-from trainables.parallel import Parallel, Settled, settle
+from trainables.memory import Settled
+from trainables.model_shape import read_shape
+from trainables.parallel import Parallel
 from trainables.recipe import Recipe
 from trainables.tuning_model import SummedCrossEntropy, load_for_tuning, load_tokenizer, tensors
-from trainables.world import join_world, start_engine
+from trainables.world import join_world, settle, start_engine
 
 
 class Interrupted(Exception):
@@ -149,13 +151,21 @@ def test_zero_stages_agree(room, base, precision):
 
 
 @pytest.mark.parametrize(
-    ("stage", "method", "precision"),
-    [(2, "full", "bf16"), (0, "full", "bf16"), (1, "lora", "bf16"), (3, "full", "bf16"), (0, "full", "fp32")],
+    ("stage", "method", "precision", "offload"),
+    [
+        (2, "full", "bf16", False),
+        (0, "full", "bf16", False),
+        (1, "lora", "bf16", False),
+        (3, "full", "bf16", False),
+        (0, "full", "fp32", False),
+        (2, "full", "bf16", True),
+        (3, "lora", "bf16", True),
+    ],
 )
-def test_an_interrupted_fine_tune_ends_as_an_uninterrupted_one(room, base, stage, method, precision):
-    name = f"{stage}-{method}-{precision}"
+def test_an_interrupted_fine_tune_ends_as_an_uninterrupted_one(room, base, stage, method, precision, offload):
+    name = f"{stage}-{method}-{precision}-{offload}"
     recipe = {"steps": 10, "checkpoint_every": 5, "method": method, "precision": precision}
-    parallel = {"zero_stage": stage, "state_every": 2, "micro_batch": 4}
+    parallel = {"zero_stage": stage, "state_every": 2, "micro_batch": 4, "offload": offload}
     whole = job(room, base, f"whole-{name}", recipe, parallel=parallel)
     finetune(whole, silent)
 
@@ -176,6 +186,17 @@ def test_an_interrupted_fine_tune_ends_as_an_uninterrupted_one(room, base, stage
     assert steps[0]["step"] == steps[1]["step"]
     assert steps[0]["loss"] == steps[1]["loss"]
     assert not list(again.out.glob("state-*"))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_offload_changes_where_the_step_is_taken_and_not_the_result(room, base, stage):
+    found = []
+    for on in (False, True):
+        settings = {"zero_stage": stage, "micro_batch": 4, "offload": on}
+        this = job(room, base, f"offload-{stage}-{on}", {"steps": 2, "dropout": 0.0}, parallel=settings)
+        assert finetune(this, silent)["offload"] is on
+        found.append(weights(this.out / "checkpoint-000002"))
+    assert furthest(*found) < 4e-3
 
 
 def test_a_state_is_resumed_under_another_stage(room, base):
@@ -352,25 +373,7 @@ def test_the_template_of_a_job_is_its_text(room, base):
     assert template_text(job(room, base, "unused").template, load_tokenizer(base)).prompt("Hi").startswith("Q: Hi")
 
 
-def test_memory_decides_what_is_left_to_auto(base, monkeypatch):
-    config = AutoConfig.from_pretrained(base)
-    config.hidden_size, config.num_hidden_layers, config.vocab_size = 4096, 32, 128_000  # 7.5 billion parameters
-    full, lora = Recipe(batch_size=128), Recipe(batch_size=128, method="lora")
-
-    def chosen(gigabytes: float, recipe: Recipe, workers: int) -> Settled:
-        monkeypatch.setattr("trainables.parallel._device_memory", lambda: gigabytes * 1e9)
-        return settle(Parallel(), recipe, config, workers, 1536)
-
-    assert chosen(1000, full, 1).zero_stage == 1
-    assert chosen(100, full, 4).zero_stage == 2
-    assert chosen(40, full, 8).zero_stage == 3
-    assert chosen(80, lora, 1).zero_stage == 1
-    assert chosen(24, lora, 1).gradient_checkpointing
-    assert not chosen(1000, full, 1).gradient_checkpointing
-    assert 1 <= chosen(24, lora, 4).micro_batch <= 32
-
-
 def test_what_the_user_settles_is_left_alone(base):
-    config = AutoConfig.from_pretrained(base)
-    parallel = Parallel(zero_stage=3, micro_batch=5, gradient_checkpointing=False)
-    assert settle(parallel, Recipe(), config, 2, 100) == Settled(3, 5, False, False)
+    parallel = Parallel(zero_stage=3, micro_batch=5, gradient_checkpointing=False, offload=True)
+    shape = read_shape(base)
+    assert settle(parallel, Recipe(), shape, join_world(), 100) == Settled(3, 5, False, True)

@@ -31,12 +31,14 @@ from trainables.batches import (
 )
 from trainables.checkpoints import checkpoint_folder, save_checkpoint, write_curve
 from trainables.errors import StepFailed, UserError
-from trainables.parallel import Parallel, Settled, settle
+from trainables.memory import Settled
+from trainables.model_shape import read_shape
+from trainables.parallel import Parallel
 from trainables.probe import probe_tokens
 from trainables.recipe import Recipe
 from trainables.spec import Spec, identity, runtime
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
-from trainables.world import World, gradient_norm, join_world, memory_of_its_own, start_engine
+from trainables.world import World, gradient_norm, join_world, memory_of_its_own, settle, start_engine
 
 _REPORT_SECONDS = 0.3
 
@@ -107,6 +109,7 @@ def _finetune(job: FineTuneJob, world: World, report: Callable[[dict[str, Any]],
         "zero_stage": settled.zero_stage,
         "micro_batch": settled.micro_batch,
         "gradient_checkpointing": settled.gradient_checkpointing,
+        "offload": settled.offload,
         "device": str(world.device.type),
         "seconds_before_first_step": prepared,
     }
@@ -247,12 +250,9 @@ class _Run:
 
 def _settle(job: FineTuneJob, world: World, examples: list[Example]) -> tuple[Settled, str]:
     """Parallelism, and the implementation of attention, for this base and device."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(job.base, trust_remote_code=False)
     longest = longest_of(examples)
     attention = "eager" if world.device.type == "cpu" and longest <= 512 else "sdpa"
-    return settle(job.parallel, job.recipe, config, world.size, longest), attention
+    return settle(job.parallel, job.recipe, read_shape(job.base), world, longest), attention
 
 
 @contextmanager

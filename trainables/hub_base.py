@@ -94,11 +94,21 @@ def fetch(
         ) from problem
 
 
-def _cached_commit(name: str, revision: str) -> str | None:
-    """The commit a branch or tag had when it was last fetched, from the local cache's references."""
+def cached(name: str, commit: str) -> Path | None:
+    """The local cache's folder of a model at a commit, if at least its configuration was fetched."""
+    folder = _cache(name) / "snapshots" / commit
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _cache(name: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    reference = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / revision
+    return Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+
+
+def _cached_commit(name: str, revision: str) -> str | None:
+    """The commit a branch or tag had when it was last fetched, from the local cache's references."""
+    reference = _cache(name) / "refs" / revision
     if not reference.is_file():
         return None
     commit = reference.read_text(encoding="utf-8").strip()

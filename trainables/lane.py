@@ -311,7 +311,9 @@ def _failure(message: dict[str, Any]) -> Exception:
         return _KINDS[kind](text)
     where = f"{kind} on worker {message['rank']}: {text}"
     if kind == "OutOfMemory":
-        return OutOfMemory(f"{where}; set runtime.micro_batch lower or gradient_checkpointing: true")
+        return OutOfMemory(
+            f"{where}; set runtime.micro_batch lower, runtime.gradient_checkpointing: true or runtime.offload: true"
+        )
     if kind in ("LaneDied", "KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
         return LaneDied(where)
     return StepFailed(f"{where}\n{message['traceback']}")

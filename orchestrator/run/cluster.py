@@ -15,6 +15,8 @@ from typing import Literal
 
 import psutil
 import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.errors import EnvironmentProblem
 
@@ -95,6 +97,33 @@ def connected(address: str | None) -> Iterator[Room]:
         yield Room(cpus=resources.get("CPU", 1.0), gpus=resources.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+def gpu_memory(timeout: float = 120.0) -> tuple[float, float] | None:
+    """Bytes of the smallest GPU, and of main memory that is free beside it, over the nodes that have GPUs.
+
+    None where no CUDA device answers in time.
+    """
+    look = ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1)(_look)
+    with_gpus = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    asked = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in with_gpus
+    ]
+    try:
+        found = [memory for memory in ray.get(asked, timeout=timeout) if memory is not None]
+    except (GetTimeoutError, RayError):
+        return None
+    return min(found) if found else None
+
+
+def _look() -> tuple[float, float] | None:
+    import psutil
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.get_device_properties(0).total_memory), float(psutil.virtual_memory().available)
 
 
 def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) -> Placement:

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from orchestrator.gpu_memory import check, folder_of_base
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.run.board import Board
+from orchestrator.run.board import Board, State
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -30,6 +31,11 @@ from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price
 from trainables.errors import BudgetReached, EnvironmentProblem, UserError
+from trainables.model_shape import read_shape
+
+if TYPE_CHECKING:
+    from orchestrator.run.cluster import Placement
+    from orchestrator.run.evaluation import Evaluation
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -139,9 +145,12 @@ def _work(
             use_gpu=placement.gpus > 0,
             cpus_per_worker=placement.cpus_per_worker,
             threads=placement.lane_threads,
-            zero_stage=plan.sweep.runtime.zero_stage,
-            micro_batch=plan.sweep.runtime.micro_batch,
-            state_every=max(1, plan.sweep.recipe.checkpoint_every // 2),
+            parallel=plan.sweep.runtime.parallel.model_copy(
+                update={
+                    "threads": placement.lane_threads,
+                    "state_every": max(1, plan.sweep.recipe.checkpoint_every // 2),
+                }
+            ),
         )
         steps = board.steps
 
@@ -153,8 +162,9 @@ def _work(
         recorded = 0
         try:
             while board.unfinished():
-                waits = tuning.started or evaluation.translators.need_the_machine
-                if board.unfinished("fine_tune") and not waits:
+                if not tuning.started and _lanes_may_come_up(plan, board, placement, evaluation):
+                    if placement.gpus:
+                        progress.say(_memory(plan, store, placement))
                     tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
@@ -173,6 +183,28 @@ def _work(
             board.stopping.set()
             evaluation.stop()
             tuning.join(timeout=0.0 if board.unfinished() else 20.0)
+
+
+def _lanes_may_come_up(plan: Plan, board: Board, placement: Placement, evaluation: Evaluation) -> bool:
+    """Beside the making of the base; but GPUs are not held for it, and their memory is checked against it first."""
+    if not board.unfinished("fine_tune") or evaluation.translators.need_the_machine:
+        return False
+    return not placement.gpus or board.state(plan.base) is State.DONE
+
+
+def _memory(plan: Plan, store: Store, placement: Placement) -> str:
+    """How a fine-tune will lie in the GPUs.
+
+    Raises:
+        EnvironmentProblem: it does not fit into them.
+    """
+    from orchestrator.run.cluster import gpu_memory
+
+    found, folder = gpu_memory(), folder_of_base(plan, store)
+    if found is None or folder is None:
+        return "Memory: no GPU said how much it has, so nothing was checked."
+    workers = placement.workers_per_lane
+    return check(plan.sweep, read_shape(folder), workers, found[0], found[1] / workers, int(placement.gpus))
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from orchestrator.run.board import Board, State
 from orchestrator.run.jobs import Place, training_rows
 from orchestrator.store import Corrupt
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
+from trainables.parallel import Parallel
 
 MIXTURE_FILE = "mixture.parquet"
 EXAMPLES_FILE = "examples.parquet"
@@ -51,9 +52,7 @@ class LaneSettings:
     use_gpu: bool
     cpus_per_worker: float
     threads: int
-    zero_stage: int | str
-    micro_batch: int | str
-    state_every: int
+    parallel: Parallel
 
 
 class FineTuneTrial(tune.Trainable):
@@ -128,7 +127,6 @@ class FineTuneTrial(tune.Trainable):
 
     def _begin(self, step: Step) -> None:
         from trainables.finetune import FineTuneJob
-        from trainables.parallel import Parallel
 
         settings = self._settings
         store = settings.place.open()
@@ -144,12 +142,7 @@ class FineTuneTrial(tune.Trainable):
             template=settings.template,
             out=self._out,
             resume=True,
-            parallel=Parallel(
-                zero_stage=settings.zero_stage,  # type: ignore[arg-type]
-                micro_batch=settings.micro_batch,  # type: ignore[arg-type]
-                threads=settings.threads,
-                state_every=settings.state_every,
-            ),
+            parallel=settings.parallel,
         )
         self._lane.submit(job)
         self._begun = True
