@@ -14,7 +14,7 @@ import jinja2
 import yaml
 
 from orchestrator.citing import citation
-from orchestrator.corpus.hub import SOURCES
+from orchestrator.corpus.hub_data import PUBLIC
 from orchestrator.languages import LANGUAGES
 from orchestrator.licences import licences
 from orchestrator.plan import Model, Plan
@@ -79,7 +79,7 @@ def _front(plan: Plan, model: Model, adapter_of: BaseName | None) -> dict[str, A
         front["base_model"] = plan.base_source.where
         front["base_model_relation"] = "finetune" if adapter_of is None else "adapter"
     if isinstance(plan.sweep.corpus, HubSource):
-        front["datasets"] = [SOURCES[name] for name in plan.sweep.corpus.train]
+        front["datasets"] = [PUBLIC[name].repository for name in plan.sweep.corpus.train]
     return front
 
 

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from typing import Literal
 
-import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -35,14 +34,9 @@ QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_maximum_startup_concurrency": "16",
 }
 """Set for the driver and the workers it starts: less noise, nothing phoned home, a livelier Ray Train,
 and threads that do not spin against each other where lane and engine share few cores."""
-
-
-MEMORY_OF_A_RUN, MEMORY_OF_A_LANE = 6 * 2**30, 2 * 2**30
-"""Bytes that a run with one lane takes on a machine without a GPU, tiny as the base; and what another lane adds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +124,7 @@ def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) ->
     """Divide the room.
 
     Args:
-        small: the base is so small that a second thread slows its steps down; several lanes then fill the cores.
+        small: the base is so small that a second thread slows its steps down; a second worker does not.
 
     Raises:
         EnvironmentProblem: when a fine-tune asks for more GPUs than there are.
@@ -138,17 +132,17 @@ def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) ->
     gpus = int(room.gpus)
     if gpus == 0:
         threads = max(1, int(room.cpus) // 2)
-        lanes = _lanes_on_cores(int(room.cpus)) if small else 1
+        workers = min(2, int(room.cpus)) if small else 1
         return Placement(
-            lanes=lanes,
-            workers_per_lane=1,
-            cpus_per_worker=0.5 / lanes,
+            lanes=1,
+            workers_per_lane=workers,
+            cpus_per_worker=0.5 / workers,
             lane_threads=1 if small else threads,
             engine_threads=threads,
             engine_gpus=0,
             gpus=0,
-            sentence=f"No GPU: {lanes} lane{'s' if lanes > 1 else ''} for fine-tunes and one engine side by side on "
-            f"{room.cpus:.0f} cores.",
+            sentence=f"No GPU: one lane for fine-tunes ({'two workers' if workers > 1 else 'one worker'}) and one engine "
+            f"side by side on {room.cpus:.0f} cores.",
         )
     per_run = 1 if gpus_per_fine_tune == "auto" else gpus_per_fine_tune
     if per_run > gpus:
@@ -169,9 +163,3 @@ def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) ->
         gpus=room.gpus,
         sentence=f"{gpus} GPUs: {lanes} lanes of {per_run} for fine-tunes, the rest for engines.",
     )
-
-
-def _lanes_on_cores(cores: int) -> int:
-    """One lane per core, up to four, as far as memory goes."""
-    spare = psutil.virtual_memory().available - MEMORY_OF_A_RUN
-    return max(1, min(cores, 4, 1 + int(spare // MEMORY_OF_A_LANE)))
