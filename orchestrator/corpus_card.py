@@ -13,7 +13,7 @@ import os
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -64,20 +64,22 @@ class CorpusCards:
         if names is not None:
             frame = frame[(frame["part"] == "train") & frame["id"].isin(names)]
         recipe = self._plan.sweep.recipe
-        return [
-            {
-                "language": language,
-                "part": part,
-                "source": source,
-                "examples": len(rows),
-                "flagged": _sum(rows["flagged"]),
-                **_figures("input", rows["input"]),
-                "cut_inputs": _over(rows["input"], recipe.max_input_tokens),
-                **_figures("target", rows["target"]),
-                "cut_targets": _over(rows["target"], recipe.max_target_tokens) if part == "train" else None,
-            }
-            for (part, source), rows in frame.groupby(["part", "source"], sort=False)
-        ]
+        records = []
+        for (part, source), rows in cast(Any, frame.groupby(["part", "source"], sort=False)):
+            records.append(
+                {
+                    "language": language,
+                    "part": part,
+                    "source": source,
+                    "examples": len(rows),
+                    "flagged": _sum(rows["flagged"]),
+                    **_figures("input", rows["input"]),
+                    "cut_inputs": _over(rows["input"], recipe.max_input_tokens),
+                    **_figures("target", rows["target"]),
+                    "cut_targets": _over(rows["target"], recipe.max_target_tokens) if part == "train" else None,
+                }
+            )
+        return records
 
     def _frame(self, language: str) -> pd.DataFrame:
         """Columns id, part, source, flagged, input, target, a row for each example the sweep uses; <NA>: not known."""
@@ -142,11 +144,15 @@ class _Tokens:
     def __init__(self, base: Entry, template: str) -> None:
         from trainables.batches import template_text
 
-        if (base.path / "tokenizer.json").is_file():
-            from transformers import PreTrainedTokenizerFast as Tokenizer  # the other imports torch: seconds
+        self._tokenizer: Any
+        if (base.path / "tokenizer.json").is_file():  # without torch, whose import takes seconds
+            from transformers import PreTrainedTokenizerFast
+
+            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
         else:
-            from transformers import AutoTokenizer as Tokenizer
-        self._tokenizer = Tokenizer.from_pretrained(base.path)
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(base.path)
         self._template = template_text(template, self._tokenizer)
 
     def inputs(self, instructions: Sequence[str]) -> list[int]:

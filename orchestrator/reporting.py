@@ -71,7 +71,9 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
     outputs = Outputs(out)
     tables = [outputs.write(f"{context.sweep}-scores.csv", as_csv(scores.rows()))]
     if details.card:
-        tables.append(outputs.write(f"{context.sweep}-corpus.csv", as_csv(details.card, tuple(details.card[0]))))
+        tables.append(
+            outputs.write(f"{context.sweep}-corpus.csv", as_csv(map(dict, details.card), tuple(details.card[0])))
+        )
     samples = Chosen(plan, store, scores).samples(plan.cells)
     page = write_page(context, table, figures, samples, out, studies, details)
     prints = [path for figure in figures for path in (figure.pdf, figure.png, figure.csv)]

@@ -74,7 +74,7 @@ def test_the_hubs_files_are_read_at_the_pinned_commit_and_once(tmp_path: Path) -
             2,
             ["GAIR/lima is gated", "datasets/GAIR/lima", "hf auth login", "corpus.copies.lima"],
         ),
-        ({"missing": ("OpenAssistant/oasst1",)}, 2, ["OpenAssistant/oasst1", "fdf72ae0827c", "corpus.copies.oasst1"]),
+        ({"missing": ("GAIR/lima",)}, 2, ["GAIR/lima", "68958e98267f", "corpus.copies.lima"]),
         (None, 3, ["GAIR/lima", "connect", "corpus.copies.lima"]),
         ({}, 2, ["corpus.train_count: 9 is more than the 5 pairs of lima; lower it to 5."]),
     ],

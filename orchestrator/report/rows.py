@@ -29,14 +29,14 @@ _CARD = {
     "source": "Source",
     "examples": "Examples",
     "flagged": "Flagged",
-    "input_tokens_median": "Input median",
+    "input_tokens_median": "Input",
     "input_tokens_p95": "95%",
     "input_tokens_longest": "Longest",
-    "cut_inputs": "Inputs cut",
-    "target_tokens_median": "Target median",
+    "cut_inputs": "Cut",
+    "target_tokens_median": "Target",
     "target_tokens_p95": "95%",
     "target_tokens_longest": "Longest",
-    "cut_targets": "Targets cut",
+    "cut_targets": "Cut",
 }
 _PARTS = {"train": "tuning", "eval": "evaluation"}
 
