@@ -141,8 +141,8 @@ def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) ->
             engine_threads=threads,
             engine_gpus=0,
             gpus=0,
-            sentence=f"No GPU: one lane for fine-tunes ({'two workers' if workers > 1 else 'one worker'}) and one engine "
-            f"side by side on {room.cpus:.0f} cores.",
+            sentence=f"No GPU: one lane for fine-tunes ({'two workers' if workers > 1 else 'one worker'}) and one "
+            f"engine side by side on {room.cpus:.0f} cores.",
         )
     per_run = 1 if gpus_per_fine_tune == "auto" else gpus_per_fine_tune
     if per_run > gpus:
