@@ -51,7 +51,9 @@ def export(
         WrongWeights: what was written does not answer as the checkpoint did.
     """
     from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     adapter = recipe.method == "lora" and not merged
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     if adapter:
