@@ -82,15 +82,20 @@ class Meter:
 
 @ray.remote(max_restarts=-1)
 class Asker:
-    """One open translator; it is opened at the first batch."""
+    """One open translator; it is opened at the first batch.
 
-    def __init__(self, order: AskerOrder, meter: Any) -> None:
-        self._order, self._meter = order, meter
+    The meter comes with every batch: Ray warns of actors that restart and were made with a handle.
+    """
+
+    def __init__(self, order: AskerOrder) -> None:
+        self._order = order
+        self._meter: Any = None
         self._engine: Any = None
         self._ledgers: dict[str, Ledger] = {}
 
-    def ask(self, job: TranslationJob, strings: list[str]) -> dict[str, str]:
+    def ask(self, job: TranslationJob, strings: list[str], meter: Any) -> dict[str, str]:
         """Put the answers to distinct strings into the ledger; returns, by digest, why some will have none."""
+        self._meter = meter
         store = self._order.place.open()
         ledger = self._ledgers.setdefault(job.target.code, ledger_of(store, job.translator, job.target.code))
         refused: dict[str, str] = {}
@@ -143,7 +148,7 @@ class Asker:
 
 
 @ray.remote(num_cpus=0)
-def translate_language(place: Place, job: TranslationJob, askers: list[Any], pulse: Any) -> None:
+def translate_language(place: Place, job: TranslationJob, askers: list[Any], meter: Any, pulse: Any) -> None:
     """See :func:`orchestrator.run.translating.translate`; the missing strings are spread over the askers."""
     beat = Beat(pulse, job.step.key)
 
@@ -157,7 +162,7 @@ def translate_language(place: Place, job: TranslationJob, askers: list[Any], pul
         while under_way or (batches and problem is None):
             while batches and free and problem is None:
                 asker, batch = free.pop(), batches.popleft()
-                under_way[asker.ask.remote(job, batch)] = asker, len(batch)
+                under_way[asker.ask.remote(job, batch, meter)] = asker, len(batch)
             (ended,), _ = ray.wait(list(under_way), num_returns=1)
             asker, count = under_way.pop(ended)
             free.append(asker)
@@ -201,7 +206,7 @@ class Translators:
             if not self._askers:
                 self._bring_up()
             task: Any = translate_language
-            reference = task.remote(self._place, self._job(step), self._askers, self._pulse)
+            reference = task.remote(self._place, self._job(step), self._askers, self._meter, self._pulse)
             started[reference] = step
             self._under_way += 1
         if self._askers and not self._under_way and not self._board.unfinished("translation"):
@@ -239,7 +244,7 @@ class Translators:
         )
         asker: Any = Asker
         placed = asker.options(num_cpus=1 if local else 0, num_gpus=1 if local and gpus else 0)
-        self._askers = [placed.remote(order, self._meter) for _ in range(many)]
+        self._askers = [placed.remote(order) for _ in range(many)]
 
     def _job(self, step: Step) -> TranslationJob:
         code = self._languages[step.key]
