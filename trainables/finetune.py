@@ -1,10 +1,10 @@
 """One mixture into one model: the fine-tune of the paper (appendix C), through DeepSpeed.
 
-:func:`finetune` runs in the torch.distributed world it finds itself in, one process or many, and is told nothing
-about who asked. Each step takes a global batch in an order fixed by the seed and the example ids; the summed loss
-of every micro-batch is divided by the targets of the whole batch, so workers, micro-batches, ZeRO stage and
-resuming change where the work is done and not what is computed (up to rounding). Every step also draws its dropout from
-a seed of its own, so an interrupted fine-tune continues as if nothing had happened.
+:func:`finetune` runs in the torch.distributed world it finds itself in, one process or many, and is told nothing about
+who asked. Each step takes a global batch in an order fixed by the seed and the example ids; the summed loss of every
+micro-batch is divided by the targets of the whole batch, so workers, micro-batches, ZeRO stage and resuming change
+where the work is done and not what is computed, up to rounding and to which values dropout zeroes: every step draws
+them from a seed of its own on each worker, so an interrupted fine-tune continues as if nothing had happened.
 """
 
 from __future__ import annotations
