@@ -1,0 +1,44 @@
+"""What Ray Tune is told to run next: lanes first, while there is no base; then fine-tunes, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray.tune.search import Searcher
+
+from orchestrator.identity import Step
+from orchestrator.plan import Plan
+from orchestrator.run.board import Board
+from orchestrator.run.tuning import ClaimingSearcher
+from orchestrator.store import Store
+from orchestrator.sweep import load
+from tests.conftest import SMALL
+
+
+def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path: Path) -> None:
+    sweep = tmp_path / "small.yaml"
+    sweep.write_text(SMALL)
+    plan, store = Plan(load(str(sweep))), Store(tmp_path / "store")
+    store.create()
+    store.sessions.start("test")
+    board = Board(plan.steps, store, lambda step, state: None)
+
+    def publish(step: Step | None) -> None:
+        assert step is not None
+        store.publish(step, store.attempt(step), {})
+        board.done(step)
+
+    searcher = ClaimingSearcher(plan, board, 2, lambda model: tmp_path / model.name, lambda report: None)
+    assert [searcher.suggest(f"lane-{at}")["key"] for at in range(2)] == ["", ""]
+    assert searcher.suggest("early") is None, "a lane is brought up once"
+    publish(board.claim("base"))
+    searcher.on_trial_complete("lane-0", {"done": True})
+    assert searcher.suggest("still-early") is None, "the corpora are not there"
+    while step := board.claim("corpus"):
+        publish(step)
+    fine_tunes = {step.key for step in plan.of_kind("fine_tune")}
+    handed = [searcher.suggest(f"trial-{at}")["key"] for at in range(len(fine_tunes))]
+    assert set(handed) == fine_tunes
+    assert searcher.suggest("late") is None
+    board.stopping.set()
+    assert searcher.suggest("over") == Searcher.FINISHED
