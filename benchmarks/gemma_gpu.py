@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.corpus.base import Example
 from orchestrator.corpus.cldr import examples
-from orchestrator.scoring import score
+from orchestrator.scores.scoring import score
 from orchestrator.sweep import load
 from trainables.base_models import parse_base, prepare
 from trainables.batches import instruction_ids, template_source, template_text

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.annotate_cli import annotate
 from orchestrator.options import DEFAULT_STORE, SetOption, StoreOption, SweepArgument, err, plan_of, store_at, sweep_of
+from orchestrator.people.annotate_cli import annotate
 from trainables.errors import EnvironmentProblem, UserError
 
 app = typer.Typer(
@@ -114,10 +114,10 @@ def scores(
     ] = None,
 ) -> None:
     """The score table as CSV, one row per study, model and evaluation language; also while running."""
-    from orchestrator import show
+    from orchestrator import show_scores
 
     made, opened = plan_of(sweep, overrides), store_at(store)
-    show.scores(made, opened, csv, judge, err, quality=quality, averages=averages, differences=differences)
+    show_scores.scores(made, opened, csv, judge, err, quality=quality, averages=averages, differences=differences)
 
 
 @app.command(epilog="Example: pinch compare demo demo --set-b recipe.steps=200 > differences.csv")
@@ -133,8 +133,8 @@ def compare(
     overrides_b: Annotated[list[str], typer.Option("--set-b", metavar="A.B=V", help="--set for SWEEP_B alone.")] = [],  # noqa: B006
 ) -> None:
     """How far B's scores differ from A's, paired by instruction, as CSV; cells match by study, model and language."""
-    from orchestrator.comparing import compare as compare_tables
-    from orchestrator.score_table import ScoreTable
+    from orchestrator.scores.comparing import compare as compare_tables
+    from orchestrator.scores.score_table import ScoreTable
 
     a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), store_at(store))
     b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), store_at(store_b or store))
@@ -185,7 +185,7 @@ def export(
     ] = False,
 ) -> None:
     """A tuned model with its card, in a folder that transformers and vLLM load."""
-    from orchestrator.exporting import export as export_model
+    from orchestrator.export.exporting import export as export_model
 
     said = export_model(plan_of(sweep, overrides), store_at(store), model, folder, merged)
     err.print(said, markup=False, highlight=False, soft_wrap=True)
@@ -196,8 +196,8 @@ def score_verdicts(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, order, choice.")],
 ) -> None:
     """Score any table of verdicts, with its interval, as JSON."""
-    from orchestrator.scoring import score
-    from orchestrator.verdicts import read_verdicts
+    from orchestrator.scores.scoring import score
+    from orchestrator.scores.verdicts import read_verdicts
 
     _print_json(score(read_verdicts(file)).as_dict())
 
@@ -215,16 +215,16 @@ def agreement(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Agreement between raters by the paper's rule, as JSON, and as table 3."""
-    from orchestrator import agreement as rule
-    from orchestrator import show
+    from orchestrator import show_scores
+    from orchestrator.scores import agreement as rule
 
     if Path(source).suffix not in ("", ".yaml", ".yml"):
         ratings = rule.read_ratings(Path(source))
     else:
-        from orchestrator.annotations import all_verdicts
+        from orchestrator.people.annotations import all_verdicts
 
         ratings = all_verdicts(plan_of(source, overrides), store_at(store))
-    show.agreement(rule.agreement(ratings), err)
+    show_scores.agreement(rule.agreement(ratings), err)
 
 
 @app.command(epilog="Example: pinch ui --store pinch-store")

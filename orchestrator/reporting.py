@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator import summaries
-from orchestrator.agreement import agreement
-from orchestrator.annotations import answers_in, own_ratings, verdicts
 from orchestrator.corpus_card import CorpusCards
+from orchestrator.export.licences import licences
 from orchestrator.grids import Listed
-from orchestrator.licences import licences
+from orchestrator.people.annotations import answers_in, own_ratings, verdicts
+from orchestrator.people.side_by_side import IN_WORDS, Chosen
 from orchestrator.plan import Plan
 from orchestrator.report.figures import draw_figures
 from orchestrator.report.findings import findings
@@ -29,9 +28,10 @@ from orchestrator.report.ratings import draw_ratings
 from orchestrator.report.tables import agreement_table, write_tables
 from orchestrator.report.views import Details, Figure, Gap, ReportContext, StudyView, clean
 from orchestrator.review import review
-from orchestrator.score_table import ScoreTable, as_csv
-from orchestrator.sentences import intervals_note
-from orchestrator.side_by_side import IN_WORDS, Chosen
+from orchestrator.scores import summaries
+from orchestrator.scores.agreement import agreement
+from orchestrator.scores.score_table import ScoreTable, as_csv
+from orchestrator.scores.sentences import intervals_note
 from orchestrator.spent import spent
 from orchestrator.store import Store
 from orchestrator.studies import AnyStudy, PairsStudy

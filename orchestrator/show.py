@@ -7,21 +7,17 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator import gpu_memory, summaries, translations
+from orchestrator import gpu_memory, translations
 from orchestrator.cost import estimate, human_bytes
+from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
-from orchestrator.licences import licences
 from orchestrator.plan import Plan, mixture_rows
-from orchestrator.report.tables import agreement_table
 from orchestrator.review import Outlook, review
-from orchestrator.score_table import ScoreTable, as_csv, columns, write_csv
-from orchestrator.sentences import intervals_note
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
@@ -67,14 +63,14 @@ def plan_json(plan: Plan, store: Store) -> None:
     ]
     translation = {"translation": translations.as_json(plan, store)} if plan.translating else {}
     terms = [dataclasses.asdict(licence) for licence in licences(plan)]
-    _json({**plan.counts(), **translation, "models": models, "steps": steps, "licences": terms})
+    say_json({**plan.counts(), **translation, "models": models, "steps": steps, "licences": terms})
 
 
 def plan(plan: Plan, store: Store, console: Console) -> None:
     """The plan for people."""
     counts = plan.counts()
     looks = review(plan, store)
-    _say(
+    say(
         console,
         f"{plan.sweep.name}: {counts['listed_models']} models listed -> {counts['fine_tunes']} to tune, "
         f"{counts['generation_sets']} sets to generate, {counts['comparisons']} comparisons to judge "
@@ -95,21 +91,21 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
     console.print(table)
     reasons = Counter((look.action, look.reason) for look in looks if look.action != "reuse" and _telling(look))
     for (action, reason), count in reasons.most_common(8):
-        _say(console, f"  {action} {count}: {reason}")
+        say(console, f"  {action} {count}: {reason}")
     if expected.disk_bytes is not None:
-        _say(
+        say(
             console,
             f"Disk: about {human_bytes(expected.disk_bytes)} more at the peak (keep: {plan.sweep.runtime.keep}).",
         )
     if translating := translations.sentence(plan, store):
-        _say(console, translating)
+        say(console, translating)
     if expected.gpu_cost is not None:
-        _say(console, f"Cost: about {expected.gpu_cost:.2f}.")
+        say(console, f"Cost: about {expected.gpu_cost:.2f}.")
     for note in [*expected.notes, *gpu_memory.told(plan, store)]:
-        _say(console, note)
-    _say(console, "Licences:")
+        say(console, note)
+    say(console, "Licences:")
     for licence in licences(plan):
-        _say(console, f"  {licence.name} ({licence.what}): {licence.terms}")
+        say(console, f"  {licence.name} ({licence.what}): {licence.terms}")
 
 
 def status_json(plan: Plan, store: Store) -> None:
@@ -132,7 +128,7 @@ def status_json(plan: Plan, store: Store) -> None:
                     "why": look.reason,
                 }
             )
-    _json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
+    say_json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
 
 
 def status(plan: Plan, store: Store, console: Console) -> None:
@@ -147,61 +143,18 @@ def status(plan: Plan, store: Store, console: Console) -> None:
     console.print(table)
     for look in looks:
         if look.action == "wait":
-            _say(
+            say(
                 console,
                 f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}",
             )
     failed = [look for look in looks if look.action == "blocked" and not look.reason.startswith("blocked by")]
     for look in failed:
-        _say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
+        say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
     blocked = Counter(look.reason for look in looks if look.reason.startswith("blocked by"))
     for reason, count in blocked.items():
-        _say(console, f"{count} steps are {reason}.")
+        say(console, f"{count} steps are {reason}.")
     if all(look.action == "reuse" for look in looks):
-        _say(console, "Everything is done.")
-
-
-def scores(
-    plan: Plan,
-    store: Store,
-    path: Path | None,
-    judge: str | None,
-    console: Console,
-    *,
-    quality: bool = False,
-    averages: Path | None = None,
-    differences: Path | None = None,
-) -> None:
-    """The score table as CSV, and how much of it is there; averages and differences in files of their own."""
-    table = ScoreTable(plan, store, judge)
-    rows, names = table.rows(quality), columns(quality)
-    if path is None:
-        sys.stdout.write(as_csv(rows, names))
-    else:
-        write_csv("--csv", path, as_csv(rows, names))
-    if averages is not None:
-        write_csv("--averages", averages, summaries.as_csv(summaries.averages(table)))
-    if differences is not None:
-        write_csv("--differences", differences, summaries.as_csv(summaries.differences(table)))
-    have = sum(row["if_score"] is not None for row in rows)
-    _say(
-        console,
-        f"{have} of {len(rows)} rows have a score (judge {table.judge}, base {plan.base_source.label}).",
-    )
-    if averages is not None or differences is not None:
-        _say(console, intervals_note(len(plan.sweep.seeds.train)))
-
-
-def agreement(found: dict[str, Any], console: Console) -> None:
-    """Who agrees with whom as JSON, and the paper's table 3 for people."""
-    _json(found)
-    told = agreement_table(found)
-    table = Table(box=None, pad_edge=False, header_style="bold", title=told.title, title_justify="left")
-    for place, column in enumerate(told.columns):
-        table.add_column(column, justify="right" if place else "left")
-    for row in told.rows:
-        table.add_row(*row)
-    console.print(table)
+        say(console, "Everything is done.")
 
 
 def mixture(plan: Plan, name: str) -> None:
@@ -221,8 +174,8 @@ def verify(store: Store, console: Console) -> int:
         else:
             bad.append(f"{path.parent.name}/{path.name}: {problem}; quarantined, the next run makes it again")
     for line in bad:
-        _say(console, line)
-    _say(console, f"{good} results hold, {len(bad)} did not.")
+        say(console, line)
+    say(console, f"{good} results hold, {len(bad)} did not.")
     return 1 if bad else 0
 
 
@@ -230,20 +183,20 @@ def gc(store: Store, dry_run: bool, console: Console) -> None:
     """Free what may go."""
     freed, notes = collect(store, dry_run)
     for item in freed:
-        _say(console, f"{human_bytes(item.bytes):>9}  {item.what}")
+        say(console, f"{human_bytes(item.bytes):>9}  {item.what}")
     for note in notes:
-        _say(console, note)
+        say(console, note)
     total = human_bytes(sum(item.bytes for item in freed))
-    _say(console, f"{total} would be freed." if dry_run else f"{total} freed.")
+    say(console, f"{total} would be freed." if dry_run else f"{total} freed.")
 
 
 def _telling(look: Outlook) -> bool:
     return not look.reason.startswith("not made yet")
 
 
-def _say(console: Console, line: str) -> None:
+def say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _json(value: Any) -> None:
+def say_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")

@@ -25,8 +25,8 @@ from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.report.findings import Finding, Number
 from orchestrator.report.views import Details, Sample
+from orchestrator.scores.summaries import AVERAGE_COLUMNS, DIFFERENCE_COLUMNS
 from orchestrator.store import Store
-from orchestrator.summaries import AVERAGE_COLUMNS, DIFFERENCE_COLUMNS
 from orchestrator.sweep import load
 from tests import report_example as example
 from tests.tiny_models import byte_tokenizer

@@ -15,7 +15,7 @@ from orchestrator.languages import MAIN12, SIX, SLAVIC
 from orchestrator.report import published
 from orchestrator.report.cells import mean
 from orchestrator.report.views import COLUMNS, Kind, StudyView
-from orchestrator.scoring import group_languages
+from orchestrator.scores.scoring import group_languages
 from orchestrator.studies import (
     BaseStudy,
     MonolingualStudy,

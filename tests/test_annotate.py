@@ -14,14 +14,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.agreement import agreement
-from orchestrator.annotations import COLUMNS, all_verdicts, answers_in, own_ratings, take_in
-from orchestrator.asking import export
-from orchestrator.draws import Draw, contests, draw, stored
+from orchestrator.people.annotations import COLUMNS, all_verdicts, answers_in, own_ratings, take_in
+from orchestrator.people.asking import export
+from orchestrator.people.draws import Draw, contests, draw, stored
 from orchestrator.plan import Plan
 from orchestrator.report.sheet import Question, as_csv, render
 from orchestrator.report.tables import agreement_table
 from orchestrator.reporting import write_report
+from orchestrator.scores.agreement import agreement
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch

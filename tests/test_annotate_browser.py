@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.annotations import answers_in, take_in
-from orchestrator.asking import export
+from orchestrator.people.annotations import answers_in, take_in
+from orchestrator.people.asking import export
 from orchestrator.plan import Plan
 from orchestrator.report.sheet import Question, render
 from orchestrator.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.bootstrap import Resampled, instruction_draws, interval, mean_interval, seed_draws
+from orchestrator.scores.bootstrap import Resampled, instruction_draws, interval, mean_interval, seed_draws
 
 ROUNDS = 400
 

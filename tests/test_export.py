@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from orchestrator import exporting
 from orchestrator.corpus.base import EVAL_FILE, Example, read_examples
-from orchestrator.exporting import export
+from orchestrator.export import exporting
+from orchestrator.export.exporting import export
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.run.jobs import (
@@ -280,7 +280,7 @@ def test_the_card_says_what_the_model_is(room: Room, exported: Path) -> None:
 
 
 def test_the_card_has_the_score_in_every_language_with_its_interval(room: Room, exported: Path) -> None:
-    from orchestrator.score_table import ScoreTable
+    from orchestrator.scores.score_table import ScoreTable
 
     _, text = _card(exported)
     table = ScoreTable(room.plan, room.store)

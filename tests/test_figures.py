@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.agreement import Rating, agreement
 from orchestrator.report import StudyView, draw_figures, published
 from orchestrator.report.cells import Cells, Value, difference
 from orchestrator.report.heatmap import matrix
@@ -22,6 +21,7 @@ from orchestrator.report.ratings import draw_ratings, wilson
 from orchestrator.report.shares import correlate, read_shares
 from orchestrator.report.tables import orders, tables, write_tables
 from orchestrator.report.views import Figure, clean, levels, study_rows
+from orchestrator.scores.agreement import Rating, agreement
 from tests import paper_example as paper
 from tests import report_example as example
 from trainables.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.judge_quality import Responses, pearson, quality
-from orchestrator.scoring import judged
+from orchestrator.scores.judge_quality import Responses, pearson, quality
+from orchestrator.scores.scoring import judged
 
 WIN, LOSS, TIE, INVALID = (2, 1), (1, 2), (1, 1), (None, 1)
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.kept_report import kept_report
+from orchestrator.people.side_by_side import TABLE, Chosen, as_table
 from orchestrator.plan import Plan
-from orchestrator.score_table import ScoreTable
-from orchestrator.side_by_side import TABLE, Chosen, as_table
+from orchestrator.scores.score_table import ScoreTable
 from orchestrator.spent import human_time, spent
 from orchestrator.store import Store
 from tests.conftest import SMALL

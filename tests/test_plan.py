@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.licences import licences
+from orchestrator.export.licences import licences
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.sweep import load, shipped
 from tests.conftest import Pinch

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.agreement import Rating, agreement, credit, read_ratings
-from orchestrator.bootstrap import DRAWS, interval
 from orchestrator.cli import agreement as print_agreement
 from orchestrator.cli import score_verdicts
 from orchestrator.languages import MAIN12
-from orchestrator.scoring import averages, judged, judged_columns, outcomes, paired_difference, score
-from orchestrator.verdicts import read_verdicts
+from orchestrator.scores.agreement import Rating, agreement, credit, read_ratings
+from orchestrator.scores.bootstrap import DRAWS, interval
+from orchestrator.scores.scoring import averages, judged, judged_columns, outcomes, paired_difference, score
+from orchestrator.scores.verdicts import read_verdicts
 from trainables.errors import UserError
 
 DATA = Path(__file__).parent / "data"

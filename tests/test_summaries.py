@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator import summaries
-from orchestrator.comparing import compare
 from orchestrator.plan import Plan
-from orchestrator.score_table import ScoreTable
+from orchestrator.scores import summaries
+from orchestrator.scores.comparing import compare
+from orchestrator.scores.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import Pinch

@@ -4,9 +4,9 @@ Rows that share both are averaged: train seeds of one model, or the models that 
 is missing is NaN, and so is every average that it belongs to.
 
 An average's interval cannot be made here: languages share one set of instructions, so their intervals do not add up to
-one. It comes from the ``averages`` of a sweep (:mod:`orchestrator.summaries`), which resamples instructions, and it is
-taken only where it is an interval of the very number. A mean over several models has no interval there either; it is
-given the mean of the models' ends, which is as wide as theirs would be if all models erred together, and never too
+one. It comes from the ``averages`` of a sweep (:mod:`orchestrator.scores.summaries`), which resamples instructions, and
+it is taken only where it is an interval of the very number. A mean over several models has no interval there either; it
+is given the mean of the models' ends, which is as wide as theirs would be if all models erred together, and never too
 narrow. This module must never know how anything is drawn.
 """
 

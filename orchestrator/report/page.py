@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.citing import citation
+from orchestrator.export.citing import citation
 from orchestrator.languages import ENGLISH
 from orchestrator.report import rows
 from orchestrator.report.charts import Chart, Charts

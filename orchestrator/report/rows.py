@@ -15,7 +15,7 @@ import pandas as pd
 from orchestrator.report.headline import Headline
 from orchestrator.report.responses import CellKey
 from orchestrator.report.views import Details, language_name
-from orchestrator.sentences import GROUP_WORDS
+from orchestrator.scores.sentences import GROUP_WORDS
 
 COUNTS = {"wins": "Wins", "ties": "Ties", "losses": "Losses", "invalid": "Invalid", "n": "n"}
 RATES = {

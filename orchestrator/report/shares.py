@@ -23,7 +23,7 @@ from orchestrator.report import published
 from orchestrator.report.canvas import BLUE, INK, QUIET, RULE, drawing, top
 from orchestrator.report.heatmap import HeatMap
 from orchestrator.report.views import language_name
-from orchestrator.tables import read_table
+from orchestrator.scores.tables import read_table
 from trainables.errors import UserError
 
 _LOGARITHMIC_FROM = 20.0

@@ -130,7 +130,7 @@ def _languages(codes: Sequence[str], pretraining: Mapping[str, float]) -> Table:
 
 
 def agreement_table(found: Mapping[str, Any]) -> Table:
-    """Table 3, from what :func:`orchestrator.agreement.agreement` finds."""
+    """Table 3, from what :func:`orchestrator.scores.agreement.agreement` finds."""
     theirs = published.agreement().set_index("language")
     parts: dict[str, list[Mapping[str, Any]]] = dict(found["languages"]) or {"all": list(found["overall"])}
     rows = []

@@ -99,7 +99,7 @@ class Sample:
 class Details:
     """What else a report can tell; a part that is empty is left out of the page.
 
-    Frames are as :mod:`orchestrator.summaries` makes them, records as their own modules do.
+    Frames are as :mod:`orchestrator.scores.summaries` makes them, records as their own modules do.
     """
 
     averages: pd.DataFrame | None = None
@@ -115,7 +115,7 @@ class Details:
     card: Sequence[Mapping[str, Any]] = ()
     """The corpus card, a record for each language and part."""
     licences: Sequence[Any] = ()
-    """:class:`orchestrator.licences.Licence`: what the results carry with them."""
+    """:class:`orchestrator.export.licences.Licence`: what the results carry with them."""
     cost: Sequence[tuple[str, str]] = ()
     """What was spent, as (label, text)."""
 

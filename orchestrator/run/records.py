@@ -18,10 +18,10 @@ from orchestrator import corpus_card
 from orchestrator.corpus_card import CorpusCards
 from orchestrator.identity import Step, key_of
 from orchestrator.kept_report import REPORTS, kept_report
+from orchestrator.people.side_by_side import RULE, Chosen, as_table
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board, State
-from orchestrator.score_table import COLUMNS, ScoreTable
-from orchestrator.side_by_side import RULE, Chosen, as_table
+from orchestrator.scores.score_table import COLUMNS, ScoreTable
 from orchestrator.store import Store, write_json
 from orchestrator.tracking import CARD, SAMPLES, ModelRecord, SweepRecord, Tracker
 

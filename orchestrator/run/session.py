@@ -26,7 +26,7 @@ from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
 from orchestrator.run.translating import flags_sentence
-from orchestrator.score_table import ScoreTable
+from orchestrator.scores.score_table import ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price

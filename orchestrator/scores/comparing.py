@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.bootstrap import Estimate, Resampled, mean_interval
 from orchestrator.corpus.base import EVAL_FILE, read_examples
 from orchestrator.plan import ScoreCell
-from orchestrator.score_table import Row, ScoreTable, as_csv
-from orchestrator.scoring import Judged, Score, aligned
-from orchestrator.sentences import signed
+from orchestrator.scores.bootstrap import Estimate, Resampled, mean_interval
+from orchestrator.scores.score_table import Row, ScoreTable, as_csv
+from orchestrator.scores.scoring import Judged, Score, aligned
+from orchestrator.scores.sentences import signed
 from trainables.errors import UserError
 
 COLUMNS = ("study", "model", "eval_language", "a", "b", "difference", "ci_low", "ci_high", "n")

@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.tables import read_table
+from orchestrator.scores.tables import read_table
 from trainables.errors import UserError
 
 COLUMNS = ("instruction_id", "rater", "verdict")
@@ -35,7 +35,7 @@ def read_ratings(path: Path) -> list[Rating]:
     One instruction id in two languages is two instructions.
 
     Raises:
-        UserError: naming the file and the row, for what :func:`orchestrator.tables.read_table` refuses, an
+        UserError: naming the file and the row, for what :func:`orchestrator.scores.tables.read_table` refuses, an
             empty cell, an unknown verdict, or one rater's second verdict on one instruction.
     """
     ratings: list[Rating] = []

@@ -10,7 +10,7 @@ over the instructions valid for both, so that what makes an instruction hard for
 a little from the difference of two averages where answers could not be parsed. In a pinch study every level is held
 against English only and against the uniform mixture; other studies have no natural reference, and no line.
 
-See :mod:`orchestrator.bootstrap` for what the intervals cover.
+See :mod:`orchestrator.scores.bootstrap` for what the intervals cover.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from orchestrator.bootstrap import Estimate, Resampled
 from orchestrator.grids import Listed
 from orchestrator.plan import Plan, ScoreCell
-from orchestrator.score_table import ScoreTable
-from orchestrator.scoring import Group, aligned, group_languages
-from orchestrator.sentences import difference_sentence, level_words
+from orchestrator.scores.bootstrap import Estimate, Resampled
+from orchestrator.scores.score_table import ScoreTable
+from orchestrator.scores.scoring import Group, aligned, group_languages
+from orchestrator.scores.sentences import difference_sentence, level_words
 
 AVERAGE_COLUMNS = ("study", "model", "group", "average", "ci_low", "ci_high", "languages", "seeds")
 """``languages`` and ``seeds`` say how many of each the average is over."""
@@ -40,7 +40,7 @@ _NOTHING = Estimate(None, None, None, 0)
 def averages(table: ScoreTable) -> pd.DataFrame:
     """Every mixture's averages, columns :data:`AVERAGE_COLUMNS`; ``model`` is its name without a seed.
 
-    In the order of the studies, and of :data:`orchestrator.scoring.GROUPS` within a mixture.
+    In the order of the studies, and of :data:`orchestrator.scores.scoring.GROUPS` within a mixture.
     """
     rows = []
     for line in _lines(table.plan):
@@ -77,7 +77,7 @@ def as_csv(found: pd.DataFrame) -> str:
 
 
 def difference_sentences(plan: Plan, found: pd.DataFrame) -> list[str]:
-    """A sentence for each line of :func:`differences`, in its order; see :mod:`orchestrator.sentences`."""
+    """A sentence for each line of :func:`differences`, in its order; see :mod:`orchestrator.scores.sentences`."""
     words = {(line.study, line.model): line.words for line in _lines(plan)}
     sentences = []
     for study, model, against, *numbers, _ in found[list(DIFFERENCE_COLUMNS)].to_numpy().tolist():

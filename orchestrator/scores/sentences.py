@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.scoring import Group
+from orchestrator.scores.scoring import Group
 
 GROUP_WORDS: Mapping[Group, str] = {
     "all": "all languages",

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.model_card import model_card
+from orchestrator.export.model_card import model_card
 from orchestrator.plan import Model, Plan
 from orchestrator.store import Corrupt, Entry, Store
 from trainables.base_models import BaseSource

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from orchestrator.grids import BASE
 from orchestrator.identity import Step
-from orchestrator.judge_quality import QUALITY_COLUMNS, Quality, Responses, quality, read_responses
 from orchestrator.plan import Model, Plan, ScoreCell
-from orchestrator.scoring import DIAGONAL, Judged, Score, judged_columns, score
+from orchestrator.scores.judge_quality import QUALITY_COLUMNS, Quality, Responses, quality, read_responses
+from orchestrator.scores.scoring import DIAGONAL, Judged, Score, judged_columns, score
 from orchestrator.store import Entry, Store
 from trainables.errors import UserError
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.draws import Draw, contests, draw, keep
 from orchestrator.identity import Step
+from orchestrator.people.draws import Draw, contests, draw, keep
+from orchestrator.people.side_by_side import Texts
 from orchestrator.plan import Plan
 from orchestrator.report.sheet import Question, as_csv, render
 from orchestrator.report.views import language_name
-from orchestrator.side_by_side import Texts
 from orchestrator.store import Store
 from trainables.errors import UserError
 

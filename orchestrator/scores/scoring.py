@@ -8,7 +8,7 @@ An answer that cannot be parsed is no verdict. Its instruction is counted as inv
 it in any way would move the score by how badly the judge writes. What is missing stays None, never a number.
 
 This room must never know who judged or where verdicts are kept; how intervals come about is
-:mod:`orchestrator.bootstrap`'s business.
+:mod:`orchestrator.scores.bootstrap`'s business.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.bootstrap import DRAWS, Estimate, interval, mean_interval
 from orchestrator.languages import ENGLISH
+from orchestrator.scores.bootstrap import DRAWS, Estimate, interval, mean_interval
 
 ORDERS = ("ab", "ba")
 

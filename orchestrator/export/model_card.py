@@ -13,12 +13,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from orchestrator.citing import citation
 from orchestrator.corpus.hub_data import PUBLIC
+from orchestrator.export.citing import citation
+from orchestrator.export.licences import licences
 from orchestrator.languages import LANGUAGES
-from orchestrator.licences import licences
 from orchestrator.plan import Model, Plan
-from orchestrator.score_table import Row, ScoreTable
+from orchestrator.scores.score_table import Row, ScoreTable
 from orchestrator.store import Store
 from orchestrator.sweep import HubSource
 from trainables.export import BaseName

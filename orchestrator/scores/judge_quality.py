@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from orchestrator.scoring import Judged
+from orchestrator.scores.scoring import Judged
 
 
 @dataclass(frozen=True)

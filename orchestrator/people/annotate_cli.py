@@ -31,7 +31,7 @@ def export(
     seed: Annotated[int, typer.Option(help="Of the draw; the same seed asks the same.", min=0)] = 0,
 ) -> None:
     """Draw instructions with the responses of two monolingual models, sides hidden, as HTML and CSV to fill in."""
-    from orchestrator.asking import export as export_sheets
+    from orchestrator.people.asking import export as export_sheets
 
     for line in export_sheets(plan_of(sweep, overrides), store_at(store), out, languages, count, seed):
         err.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -48,7 +48,7 @@ def take_in(
     ] = False,
 ) -> None:
     """Check people's answers and put them into the store, all or none."""
-    from orchestrator.annotations import take_in as import_answers
+    from orchestrator.people.annotations import take_in as import_answers
 
     for line in import_answers(plan_of(sweep, overrides), store_at(store), files, replace):
         err.print(line, markup=False, highlight=False, soft_wrap=True)

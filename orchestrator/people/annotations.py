@@ -15,15 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.agreement import Rating
-from orchestrator.draws import Draw, Item, stored
+from orchestrator.people.draws import Draw, Item, stored
 from orchestrator.plan import Plan
 from orchestrator.report.ratings import PARTS
 from orchestrator.report.tables import JUDGE
 from orchestrator.report.views import language_name
-from orchestrator.score_table import ScoreTable
+from orchestrator.scores.agreement import Rating
+from orchestrator.scores.score_table import ScoreTable
+from orchestrator.scores.tables import read_table
 from orchestrator.store import Store
-from orchestrator.tables import read_table
 from trainables.errors import UserError
 
 COLUMNS = ("item", "rater", "preference", "rating_1", "rating_2")
@@ -181,7 +181,7 @@ def answers_in(plan: Plan, store: Store) -> list[Said]:
 
 
 def all_verdicts(plan: Plan, store: Store) -> list[Rating]:
-    """People's preferences with the judge's, for :func:`orchestrator.agreement.agreement`.
+    """People's preferences with the judge's, for :func:`orchestrator.scores.agreement.agreement`.
 
     Raises:
         UserError: nobody's answers are in the store.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.scoring import ORDERS, VerdictRow
-from orchestrator.tables import read_table
+from orchestrator.scores.scoring import ORDERS, VerdictRow
+from orchestrator.scores.tables import read_table
 from trainables.errors import UserError
 
 COLUMNS = ("instruction_id", "order", "choice")
@@ -23,7 +23,7 @@ def read_verdicts(path: Path) -> list[VerdictRow]:
     A table with a header and no rows has no verdicts, which is not an error.
 
     Raises:
-        UserError: naming the file and the row, for what :func:`orchestrator.tables.read_table` refuses, an
+        UserError: naming the file and the row, for what :func:`orchestrator.scores.tables.read_table` refuses, an
             empty instruction id, an unknown order or choice, a doubled row, or an instruction with one order.
     """
     verdicts: list[VerdictRow] = []

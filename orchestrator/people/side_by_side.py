@@ -20,8 +20,8 @@ from orchestrator.identity import Step
 from orchestrator.plan import Plan, ScoreCell
 from orchestrator.report.responses import judged, visible
 from orchestrator.report.views import Sample
-from orchestrator.score_table import ScoreTable
-from orchestrator.scoring import Judged
+from orchestrator.scores.score_table import ScoreTable
+from orchestrator.scores.scoring import Judged
 from orchestrator.store import Store
 
 RULE = 1
