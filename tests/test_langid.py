@@ -47,6 +47,11 @@ def test_short_texts_are_not_judged() -> None:
     assert in_language(["", "Suomi", "12345678901234567890 !!!", "a" * (FEWEST_LETTERS - 1)], "fi") == [None] * 4
 
 
+def test_a_chinese_character_counts_for_three_letters() -> None:
+    assert in_language(["法国的首都是巴", "法国的首都是"], "zh") == [True, None]
+    assert in_language(["法国的首都是巴"], "ar") == [False]
+
+
 def test_texts_keep_their_places_among_those_that_are_not_judged() -> None:
     assert in_language(["Suomi", SENTENCES["fi"], "", SENTENCES["en"]], "fi") == [None, True, None, False]
 

@@ -254,7 +254,7 @@ def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
     judged = sorted((row for row in scored if row["n"]), key=lambda row: row["if_score"])
     for word, row in (("Best", judged[-1]), ("Worst", judged[0])) if judged else ():
         say(
-            f"  {word} cell: {row['model']} in {row['eval_language']}: "
+            f"  {word} cell: {row['model']} in {row['eval_language']} against {row['baseline']}: "
             f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
         )
 
