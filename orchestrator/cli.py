@@ -234,10 +234,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
-    import subprocess
-
-    from orchestrator.mlflow_ui import ui_pages
-    from orchestrator.tracking import ui_command
+    from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
@@ -249,7 +246,7 @@ def ui(
     err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
     for sweep, page in ui_pages(opened.root, host, port).items():
         err.print(f"  {sweep}: {page}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}, check=False).returncode)
+    raise typer.Exit(serve(command, {**os.environ, **environment}))
 
 
 @app.command(epilog="Example: pinch verify --store pinch-store")
