@@ -297,7 +297,7 @@ def _level_ticks(found: Sequence[Level]) -> list[tuple[str, int]]:
     def rank(level: Level) -> int:
         if level.count is not None or level.percent == 100:
             return 0
-        return (0 if few else 1) if level.percent == 0 else 1 if few or level.percent == 50 else 2
+        return (0 if few else 2) if level.percent == 0 else 1 if few or level.percent == 50 else 2
 
     return [(level.label, rank(level)) for level in found]
 
