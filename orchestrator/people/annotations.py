@@ -76,7 +76,7 @@ def take_in(plan: Plan, store: Store, files: Sequence[Path], replace: bool = Fal
             came[same] = f"{path}: row {number}"
             sheets.setdefault((answer.rater, asked[answer.item][1]), {})[answer.item] = answer
         if len(came) == before:
-            raise UserError(f"{path}: holds no answers; answer the sheet and give the file it makes.")
+            raise UserError(f"{path}: has no answer under row 1; answer the sheet and give the file it makes.")
     for (rater, _), answers in sheets.items():
         _refuse_gaps(rater, answers, asked[next(iter(answers))][0], came)
     return _put(sheets, asked, replace)
