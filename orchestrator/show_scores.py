@@ -53,10 +53,12 @@ def agreement(found: dict[str, Any], console: Console) -> None:
     """Who agrees with whom as JSON, and the paper's table 3 for people."""
     say_json(found)
     told = agreement_table(found)
-    table = Table(box=None, pad_edge=False, header_style="bold", title=told.title, title_justify="left")
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", title=told.title, title_justify="left"
+    )
     for place, column in enumerate(told.columns):
-        longest = max(map(len, column.split()))  # or it is cut where lines are of 80 characters
-        table.add_column(column, justify="right" if place else "left", min_width=longest)
+        # a word on a line, so that nothing is cut where lines are of 80 characters
+        table.add_column(column.replace(" ", "\n"), justify="right" if place else "left", no_wrap=True)
     for row in told.rows:
         table.add_row(*row)
     console.print(table)
