@@ -50,6 +50,8 @@ $(VENV)/installed: requirements/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps $(TORCH) 2>/dev/null || $(BIN)/pip install --quiet --no-deps --index-url $(TORCH_INDEX) $(TORCH)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode -r requirements/cpu.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@echo "Compiling DeepSpeed's op."
+	@$(BIN)/python -m trainables.compiled_op >/dev/null
 	@touch $@
 
 lock: $(VENV)/installed  ## resolve the locks again

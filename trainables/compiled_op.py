@@ -2,35 +2,51 @@
 
 torch marks a running compiler by a plain file and waits for that file to go (``torch.utils.file_baton``). A session
 that is killed at that moment leaves it behind, and every later one on the machine would wait for it without a word. So
-compiling here goes one process at a time under a lock of the operating system's, which ends with its process; whose
-turn it is knows that a mark it finds is nobody's.
+compiling goes one process at a time under a lock of the operating system's, which ends with its process, in a folder
+where nobody else compiles: whose turn it is knows that a mark it finds is nobody's.
+
+``python -m trainables.compiled_op`` compiles it beforehand.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 from filelock import FileLock
 
-NAME = "ShareMemCommBuilder"
-
 
 def folder() -> Path:
-    """Where it is compiled: in ``TORCH_EXTENSIONS_DIR``, or torch's own cache."""
-    from deepspeed.accelerator import get_accelerator
-    from torch.utils.cpp_extension import _get_build_directory
+    """Where this environment compiles: in ``TORCH_EXTENSIONS_DIR``, or torch's own cache."""
+    import deepspeed
+    import torch
+    from torch.utils.cpp_extension import get_default_build_root
 
-    return Path(_get_build_directory(get_accelerator().create_op_builder(NAME).name, False))
+    environment = f"{deepspeed.__file__} {deepspeed.__version__} {torch.__version__}"
+    name = f"pinch-{hashlib.sha256(environment.encode()).hexdigest()[:16]}"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()) / name
 
 
 def build() -> None:
-    """Compile it (a minute, once a machine) and load it; does nothing where this accelerator has no such op."""
-    from deepspeed.accelerator import get_accelerator
+    """Compile it (a minute, once an environment) and load it; nothing is done where the accelerator has no such op."""
     from deepspeed.comm.torch import build_shm_op
 
-    if get_accelerator().create_op_builder(NAME) is None:
-        return
     place = folder()
-    with FileLock(f"{place}.lock"):
-        (place / "lock").unlink(missing_ok=True)
-        build_shm_op()
+    place.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("TORCH_EXTENSIONS_DIR")
+    with FileLock(place / "building.lock"):
+        for mark in place.glob("*/lock"):
+            mark.unlink()
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(place)
+        try:
+            build_shm_op()
+        finally:
+            if before is None:
+                del os.environ["TORCH_EXTENSIONS_DIR"]
+            else:
+                os.environ["TORCH_EXTENSIONS_DIR"] = before
+
+
+if __name__ == "__main__":
+    build()
