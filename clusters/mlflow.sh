@@ -22,11 +22,13 @@ if [ "${1:-}" = --foreground ]; then serve; fi
 if answers; then exit 0; fi
 # A session of its own: it must outlive the connection that started it.
 setsid bash "${BASH_SOURCE[0]}" --foreground </dev/null >"$HOME_OF_MLFLOW/server.log" 2>&1 &
-for _ in $(seq 60); do
+server=$!
+for _ in $(seq 120); do
   if answers; then exit 0; fi
-  kill -0 $! 2>/dev/null || break
+  kill -0 "$server" 2>/dev/null || break
   sleep 1
 done
+kill "$server" 2>/dev/null || true
 echo "MLflow did not start; the end of $HOME_OF_MLFLOW/server.log:" >&2
 tail -n 20 "$HOME_OF_MLFLOW/server.log" >&2
 exit 1
