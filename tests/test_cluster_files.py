@@ -7,6 +7,7 @@ API that Google's client carries, and KubeRay's object is read by Ray's KubeRay 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tomllib
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 import pytest
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.event_logger import AutoscalerEventLogger
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
 
 from tests.cluster_files import (
     CLOUDS,
@@ -193,11 +199,15 @@ def test_the_ray_job_uses_only_keys_that_kuberay_documents() -> None:
     assert all(isinstance(value, str) for value in starting)  # KubeRay's type
 
 
-def test_ray_reads_the_kuberay_cluster_as_it_is_meant() -> None:
-    """Ray's own KubeRay autoscaler makes node types of the object, and validates them as it does for `ray up`."""
-    read = _derive_autoscaling_config_from_ray_cr(
+def _read_by_ray() -> dict[str, Any]:
+    return _derive_autoscaling_config_from_ray_cr(
         {"metadata": {"name": "pinch", "namespace": "default"}, "spec": ray_cluster()}
     )
+
+
+def test_ray_reads_the_kuberay_cluster_as_it_is_meant() -> None:
+    """Ray's own KubeRay autoscaler makes node types of the object, and validates them as it does for `ray up`."""
+    read = _read_by_ray()
     kinds = read["available_node_types"]
     assert {name: kind["resources"]["GPU"] for name, kind in kinds.items()} == {
         "headgroup": 0,
@@ -231,6 +241,29 @@ def test_gpu_workers_are_spot_first_then_on_demand_and_scale_to_zero(name: str) 
     assert all(about["min_workers"] == 0 and about["max_workers"] > 0 for about in workers.values())
     assert workers["gpu-spot"]["priority"] > workers["gpu-on-demand"]["priority"]
     assert [kind for kind, about in workers.items() if re.search("spot", about["text"], re.IGNORECASE)] == ["gpu-spot"]
+
+
+@pytest.mark.parametrize("name", [*CLOUDS, "clusters/kuberay.yaml"])
+def test_rays_autoscaler_asks_for_spot_and_without_spot_capacity_for_on_demand(name: str) -> None:
+    config = load(name) if name in FILES else _read_by_ray()
+    for kind in config["available_node_types"].values():
+        kind["resources"] = kind["resources"] or {"CPU": 48, "GPU": 4}  # what AWS says of the machine
+    kinds = AutoscalingConfig(config, skip_content_hash=True).get_node_type_configs()
+    two = [ResourceRequestByCount(request=ResourceRequestUtil.make({"GPU": 4}), count=2)]
+
+    def launched(**availability: float) -> dict[str, int]:
+        request = SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs=kinds,
+            max_num_nodes=config["max_workers"],
+            resource_requests=two,
+            recoverable_resource_availabilities={kind.replace("_", "-"): how for kind, how in availability.items()},
+        )
+        reply = ResourceDemandScheduler(AutoscalerEventLogger(logging.getLogger())).schedule(request)
+        return {each.instance_type: each.count for each in reply.to_launch if each.instance_type.startswith("gpu")}
+
+    assert launched() == {"gpu-spot": 2}
+    assert launched(gpu_spot=0.0) == {"gpu-on-demand": 2}
 
 
 @pytest.mark.parametrize("name", CLOUDS)
