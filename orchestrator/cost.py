@@ -1,7 +1,7 @@
 """What a plan will take: time, disk and money, from what was measured before; what is not known is said to be unknown.
 
-Times are medians of the same kind of step with the same base and recipe in the store. Nothing is guessed from a
-model's size: the first results of a sweep tell more than a formula.
+Times are medians of the same kind of step with the same base, and what else decides them, in the store. Nothing is
+guessed from a model's size: the first results of a sweep tell more than a formula.
 """
 
 from __future__ import annotations
@@ -104,13 +104,26 @@ def _typical(kind: str, plan: Plan, store: Store) -> float | None:
     values = [
         float(entry.facts["seconds"])
         for entry in store.entries(kind).values()
-        if "seconds" in entry.facts and _alike(kind, entry, plan)
+        if "seconds" in entry.facts and _alike(kind, entry, plan, store)
     ]
     return statistics.median(values) if values else None
 
 
-def _alike(kind: str, entry: Entry, plan: Plan) -> bool:
+def _alike(kind: str, entry: Entry, plan: Plan, store: Store) -> bool:
     payload: dict[str, Any] = entry.manifest["payload"]
+    if kind == "base":
+        return False  # another model's, or it would not be missing
+    if kind == "corpus":
+        return payload["source"] == plan.sweep.corpus.source
+    if kind == "selection":
+        tuned = store.entries("fine_tune").get(payload["fine_tune"])
+        return tuned is not None and tuned.manifest["payload"]["base"] == plan.base.key
+    if kind == "generation_set":
+        chosen = store.entries("selection").get(payload["weights"])
+        of_base = payload["weights"] == plan.base.key or (
+            chosen is not None and _alike("selection", chosen, plan, store)
+        )
+        return of_base and payload["sampling"] == _as_json(plan.sweep.sampling.identity())
     if kind == "fine_tune":
         recipe = {**plan.sweep.recipe.identity(), "template": plan.template}
         return payload["base"] == plan.base.key and payload["recipe"] == _as_json(recipe)

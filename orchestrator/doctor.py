@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -95,12 +96,11 @@ def _store(location: str) -> Iterator[Finding]:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    writable = os.access(place, os.W_OK)
-    yield (
-        "store",
-        writable,
-        f"{store.root}: {human_bytes(free)} free" + ("" if writable else "; cannot be written"),
-    )
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            yield "store", True, f"{store.root}: {human_bytes(free)} free"
+    except OSError as problem:
+        yield "store", False, f"{store.root}: cannot be written ({problem.strerror}); name a folder you may write to"
 
 
 def _ray(address: str | None) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from rich.console import Console
 err = Console(stderr=True)
 
 SweepArgument = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")
+    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name, such as demo or paper.")
 ]
 StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
 SetOption = Annotated[
@@ -42,3 +42,12 @@ def store_at(location: str) -> Any:
     from orchestrator.store import Store
 
     return Store(location)
+
+
+def results_at(location: str) -> Any:
+    """The store there, for a command that reads results; says so where there are none."""
+    opened = store_at(location)
+    if not opened.exists:
+        said = f"--store {location}: there is no store here yet; pinch run makes one, or name another."
+        err.print(said, markup=False, highlight=False, soft_wrap=True)
+    return opened

@@ -12,6 +12,7 @@ selection; how many prompts there are is left out of a step's *family*, so that 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -159,8 +160,10 @@ class Plan:
             found = [model for model in self.models if model.key.startswith(name)]
         if len(found) != 1:
             known = ", ".join(dict.fromkeys(label for model in self.models for label in model.names))
+            near = difflib.get_close_matches(name, known.split(", "), n=1)
+            hint = f" Did you mean {near[0]}?" if near and not found else ""
             problem = "names several models; give more digits" if found else f"is not one of {known}"
-            raise UserError(f"{self.loaded.source}: model {name} {problem}.")
+            raise UserError(f"{self.loaded.source}: model {name} {problem}.{hint}")
         return found[0]
 
     @functools.cached_property

@@ -167,6 +167,7 @@ def mixture(plan: Plan, name: str) -> None:
 
 def verify(store: Store, console: Console) -> int:
     """Check everything; exit status 1 when something did not hold."""
+    store.refuse_another_schema()
     good, bad = 0, []
     for path, problem in store.verify():
         if problem is None:
@@ -181,6 +182,8 @@ def verify(store: Store, console: Console) -> int:
 
 def gc(store: Store, dry_run: bool, console: Console) -> None:
     """Free what may go."""
+    if not dry_run:
+        store.refuse_another_schema()
     freed, notes = collect(store, dry_run)
     for item in freed:
         say(console, f"{human_bytes(item.bytes):>9}  {item.what}")

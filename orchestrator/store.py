@@ -78,6 +78,8 @@ class Store:
 
     def __init__(self, location: str | Path, session: str | None = None) -> None:
         text = str(location)
+        if not text:
+            raise UserError("--store: names nothing; name a folder.")
         if "://" in text:
             raise UserError(f"--store {text}: only folders can be stores so far; name a folder.")
         self.root = Path(text).expanduser().absolute()
@@ -87,12 +89,25 @@ class Store:
         self._checked: set[str] = set()
         self._known: dict[str, dict[str, Entry]] = {}
         marker = self.root / MARKER
-        if marker.is_file():
+        self.exists = marker.is_file()
+        if self.exists:
             schema = json.loads(marker.read_text()).get("schema")
             self.writable_schema = schema == KEY_SCHEMA
             self.schema = schema
         else:
             self.writable_schema, self.schema = True, KEY_SCHEMA
+
+    def refuse_another_schema(self) -> None:
+        """To be called before anything is written, freed or moved.
+
+        Raises:
+            UserError: the store holds keys of another schema, and is read-only.
+        """
+        if not self.writable_schema:
+            raise UserError(
+                f"--store {self.root}: was written with key schema {self.schema} and this version writes {KEY_SCHEMA}; "
+                "it can be read but not changed. Name another folder."
+            )
 
     def create(self) -> None:
         """Make the folder and its marker; must be called before anything is written.
@@ -100,11 +115,7 @@ class Store:
         Raises:
             UserError: when the folder cannot be written, or holds keys of another schema (read-only then).
         """
-        if not self.writable_schema:
-            raise UserError(
-                f"--store {self.root}: was written with key schema {self.schema} and this version writes {KEY_SCHEMA}; "
-                "it can be read but not added to. Name another folder."
-            )
+        self.refuse_another_schema()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-{uuid.uuid4().hex}"

@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import difflib
 import re
+import shlex
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -183,6 +184,12 @@ class LoadedSweep:
     sweep: Sweep
     source: str
     settings: tuple[Setting, ...]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The sweep as a shell is told it: ``demo --set recipe.steps=50``."""
+        return shlex.join([self.source, *(word for override in self.overrides for word in ("--set", override))])
 
 
 def shipped() -> dict[str, Path]:
@@ -216,7 +223,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
         return str(path) if name in given else "default"
 
     settings = tuple(Setting(name, value, origin(name)) for name, value in flat.items())
-    return LoadedSweep(validated, str(sweep), settings)
+    return LoadedSweep(validated, str(sweep), settings, tuple(overrides or ()))
 
 
 def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
@@ -282,7 +289,8 @@ def _read(path: Path) -> dict[str, Any]:
         where = f" line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
         raise UserError(f"{path}{where}: is not YAML ({problem.problem}); mend the line.") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds {type(raw).__name__}, not keys and values; see the shipped sweeps.")
+        found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
+        raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
     return raw
 
 
@@ -333,19 +341,29 @@ def _explain(problem: ValidationError, raw: dict[str, Any], source: str, changed
         hint = f" Did you mean {near[0]}?" if near else ""
         message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
     elif error["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}; found {value!r}."
+        message = _IN_YAML.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
+        message = f"{message}; found {'nothing' if value is None else repr(value)}."
     return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
 
 
+_IN_YAML = {
+    "tuple_type": "should be a list, in brackets",
+    "dict_type": "should be keys and values",
+    "model_type": "should be keys and values",
+    "model_attributes_type": "should be keys and values",
+    "too_short": "should name at least one",
+}
+"""What pydantic calls tuples and models is a list, or keys and values, in a sweep file."""
+
+
 def _touches(where: str, name: str, error: Any) -> bool:
-    parent, _, key = name.rpartition(".")
-    if (
-        where == name
-        or where.startswith(name + ".")
-        or (name.startswith(where + ".") and where and key in error["msg"])
-    ):
+    """Whether an override may have made an error: it set that place, something around it, or a key that is named."""
+    if where == name or where.startswith(name + "."):
         return True
-    return parent == where and f"{key!r}" in error["msg"]
+    if where and not name.startswith(where + "."):
+        return False
+    inside = name.removeprefix(f"{where}.").split(".")
+    return f"{inside[0]!r}" in error["msg"] or (bool(where) and inside[-1] in error["msg"])
 
 
 def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[str, Any]:

@@ -50,7 +50,7 @@ class Row(NamedTuple):
         if not isinstance(value, str):
             raise self.wrong(f"has {kind_of(value)} as {column}; give it as text.")
         if not value.strip():
-            raise self.wrong(f"has an empty {column}; fill it in, or leave the example out of all.")
+            raise self.wrong(f"has an empty {column}; fill it in, or leave the example out in every language.")
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise self.wrong(f"has half a character (a lone surrogate) in {column}; mend it.")
         return value

@@ -57,6 +57,7 @@ def take_in(plan: Plan, store: Store, files: Sequence[Path], replace: bool = Fal
     Raises:
         UserError: naming the file, the row, what was found and the cure; nothing is written then.
     """
+    store.refuse_another_schema()
     asked = {item.id: (drawn, folder) for drawn, folder in stored(plan, store) for item in drawn.items}
     sheets: dict[tuple[str, Path], dict[str, Answer]] = {}
     came: dict[tuple[str, str], str] = {}
@@ -75,7 +76,7 @@ def take_in(plan: Plan, store: Store, files: Sequence[Path], replace: bool = Fal
             came[same] = f"{path}: row {number}"
             sheets.setdefault((answer.rater, asked[answer.item][1]), {})[answer.item] = answer
         if len(came) == before:
-            raise UserError(f"{path}: row 1 is all there is; answer the sheet and give the file it makes.")
+            raise UserError(f"{path}: has no answer under row 1; answer the sheet and give the file it makes.")
     for (rater, _), answers in sheets.items():
         _refuse_gaps(rater, answers, asked[next(iter(answers))][0], came)
     return _put(sheets, asked, replace)
@@ -190,7 +191,7 @@ def all_verdicts(plan: Plan, store: Store) -> list[Rating]:
     if not answers:
         raise UserError(
             f"{store.root}: holds no annotations of {plan.loaded.source}; make sheets with: pinch annotate export "
-            f"{plan.loaded.source} --out DIR, or name a table that ends in .csv."
+            f"{plan.loaded.command_line} --out DIR, or name a table that ends in .csv."
         )
     return verdicts(answers, ScoreTable(plan, store))
 

@@ -69,7 +69,9 @@ def run(
     if missing:
         plan.corpus.prepare(missing)
     store.create()
-    again = f"pinch {command} {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
+    again = f"pinch {command} {loaded.command_line}" + (
+        f" --store {location}" if "PINCH_STORE" not in os.environ else ""
+    )
     if retry_failed:
         for step in steps:
             store.forget_failure(step.key)
@@ -239,7 +241,7 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     gaps = board.gaps()
     for step, state, error in gaps[:8]:
         say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
-    source = plan.loaded.source
+    source = plan.loaded.command_line
     if len(gaps) > 8:
         say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
     if plan.steps[-1].key in board.steps:

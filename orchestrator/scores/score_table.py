@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,16 +212,26 @@ def as_csv(rows: Iterable[Row], names: tuple[str, ...] = COLUMNS) -> str:
     return out.getvalue()
 
 
-def write_csv(option: str, path: Path, text: str) -> None:
-    """Write a table where the user said.
+def write_tables(tables: Mapping[str, tuple[Path, str]]) -> None:
+    """Write tables where the user said: option -> file and text. Files that were not there are, all or none.
 
     Raises:
-        UserError: when the file cannot be written; ``option`` is what named it.
+        UserError: a file cannot be written, or is named twice; the option that named it is said.
     """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise UserError(f"{option} {path}: cannot be written ({problem.strerror}); name another file.") from None
+    made: list[Path] = []
+    told: dict[Path, str] = {}
+    for option, (path, text) in tables.items():
+        try:
+            if (same := told.setdefault(path.resolve(), option)) != option:
+                raise UserError(f"{option} {path}: is the file of {same} too; name another file.")
+            made += [] if path.exists() else [path]
+            path.write_text(text, encoding="utf-8")
+        except (OSError, UserError) as problem:
+            for one in made:
+                one.unlink(missing_ok=True)
+            if isinstance(problem, UserError):
+                raise
+            raise UserError(f"{option} {path}: cannot be written ({problem.strerror}); name another file.") from None
 
 
 def _cell(value: Any) -> Any:
