@@ -71,12 +71,29 @@ def virtual(plan: Plan, gpus: int, seeds: int) -> dict[str, Any]:
     }
 
 
+def in_ray(plan: Plan, gpus: int, speed: float) -> dict[str, Any]:
+    """One size in real Ray; Ray's own delays count ``speed`` times."""
+    from benchmarks.waiting_cluster import run
+
+    best = bound(plan.steps, TIMES, SIZES, gpus)
+    print(f"{gpus} GPUs in real Ray, {speed:g} times as fast: at best {best.seconds / speed:.0f} s", flush=True)
+    shape = [SHAPES[gpus]] * (gpus // SHAPES[gpus])
+    took = run(plan, shape, SIZES, TIMES, speed, lambda line: print(line, flush=True))
+    print(f"{took / speed:.0f} s; time to finish over the bound {took / best.seconds:.3f} (bar {BAR})")
+    return {"gpus": gpus, "speed": speed, "ratio": round(took / best.seconds, 3)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", default="paper")
+    parser.add_argument("--ray", action="store_true", help="on 8 GPUs in real Ray instead")
+    parser.add_argument("--speed", type=float, default=150.0, help="with --ray: how much shorter the waits are")
     parser.add_argument("--seeds", type=int, default=10, help="runs with losses at each size")
     arguments = parser.parse_args()
     plan = Plan(load(arguments.sweep))
+    if arguments.ray:
+        print(json.dumps(in_ray(plan, 8, arguments.speed)))
+        return
     results = []
     for gpus in SHAPES:
         began = time.monotonic()

@@ -35,7 +35,7 @@ class Times:
     noticed: float
     """From the loss of a node to the run hearing of it."""
     replaced: float
-    """From the loss of a node to another in its place."""
+    """From the loss of a node to another in its seat."""
 
     def of(self, step: Step) -> float:
         """How long a step takes; the same for the same step."""
@@ -134,10 +134,8 @@ class VirtualCluster:
             decision = decide(self._nodes, workers, self._sizes, demands, self._turn)
             for name in decision.end:
                 del self._waiters[name]
-            for role, place in decision.start:
-                worker = Worker(
-                    name=f"{role}-{next(self._numbers)}", role=role, place=place, activity=Activity.STARTING
-                )
+            for role, seat in decision.start:
+                worker = Worker(name=f"{role}-{next(self._numbers)}", role=role, seat=seat, activity=Activity.STARTING)
                 self._waiters[worker.name] = _Waiter(worker)
                 self.starts += 1
                 self._after(self._times.start[role], self._up, worker.name)
@@ -172,7 +170,7 @@ class VirtualCluster:
         if waiter is None or waiter.step is not step:
             return
         waiter.step = None
-        self.busy += (self.now - waiter.began) * sum(gpus for _, gpus in waiter.worker.place)
+        self.busy += (self.now - waiter.began) * sum(gpus for _, gpus in waiter.worker.seat)
         self._be(waiter, Activity.IDLE)
         self._agenda.set(step, State.DONE)
 
@@ -181,7 +179,7 @@ class VirtualCluster:
         self.lost += 1
         self._after(self._times.replaced, self._nodes.__setitem__, f"{node}+", gpus)
         for name, waiter in list(self._waiters.items()):
-            if any(where == node for where, _ in waiter.worker.place):
+            if any(where == node for where, _ in waiter.worker.seat):
                 del self._waiters[name]
                 if waiter.step is not None:
                     self._after(self._times.noticed, self._again, waiter.step, self.now - waiter.began)

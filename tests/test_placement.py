@@ -64,9 +64,9 @@ class Watched(VirtualCluster):
         free = dict(self._nodes)
         for worker in workers:
             size = self._sizes[worker.role]
-            assert sum(gpus for _, gpus in worker.place) == size.gpus
-            assert len(worker.place) <= 1 or not size.together
-            for node, gpus in worker.place:
+            assert sum(gpus for _, gpus in worker.seat) == size.gpus
+            assert len(worker.seat) <= 1 or not size.together
+            for node, gpus in worker.seat:
                 free[node] -= gpus
         assert all(gpus >= 0 for gpus in free.values()), "a GPU is taken twice"
         demands = {role: self._agenda.demand(role, self._order.model_of) for role in Role}
@@ -81,7 +81,7 @@ class Watched(VirtualCluster):
                 continue
             room = dict(free)
             for worker in unused:
-                for node, gpus in worker.place:
+                for node, gpus in worker.seat:
                     room[node] += gpus
             assert not _has_room(room, self._nodes, size), f"{waiting} steps wait for a {role} and there is room"
 
@@ -147,11 +147,11 @@ def test_on_one_gpu_the_roles_take_turns_of_so_many_models() -> None:
 
 
 def test_freed_training_gpus_go_to_engines_at_once() -> None:
-    lane = Worker(name="lane", role=Role.LANE, place=(("a", 4),), activity=Activity.IDLE)
+    lane = Worker(name="lane", role=Role.LANE, seat=(("a", 4),), activity=Activity.IDLE)
     demands = {Role.LANE: Demand(), Role.ENGINE: Demand(ready=9, left=9, models=9)}
     sizes = {Role.LANE: Size(gpus=4), Role.ENGINE: Size(gpus=1), Role.JUDGE: Size(gpus=1)}
     decision = decide({"a": 4}, [lane], sizes, demands, 4)
-    assert decision == Decision(("lane",), ((Role.ENGINE, (("a", 1),)),) * 4)
+    assert decision == Decision(("lane",), ((Role.ENGINE, (("a", 1),)),) * 4, ((Role.ENGINE, 5),))
 
 
 def test_an_engine_of_several_gpus_lies_in_one_node_and_a_lane_larger_than_a_node_in_as_few_as_it_can() -> None:
@@ -166,7 +166,7 @@ def test_an_engine_of_several_gpus_lies_in_one_node_and_a_lane_larger_than_a_nod
 
 def test_small_workers_fill_the_fullest_node_so_that_whole_nodes_stay_whole() -> None:
     sizes = {Role.ENGINE: Size(gpus=1)}
-    there = Worker(name="e", role=Role.ENGINE, place=(("b", 1),), activity=Activity.BUSY)
+    there = Worker(name="e", role=Role.ENGINE, seat=(("b", 1),), activity=Activity.BUSY)
     decision = decide({"a": 4, "b": 4, "c": 4}, [there], sizes, {Role.ENGINE: Demand(ready=3, left=3)}, 4)
     assert decision.start == ((Role.ENGINE, (("b", 1),)),) * 3
 
@@ -176,12 +176,12 @@ def test_without_gpus_a_lane_and_an_engine_come_up_side_by_side_before_there_is_
     soon = {Role.LANE: Demand(soon=3, left=3), Role.ENGINE: Demand(soon=1, left=9), Role.JUDGE: Demand(left=9)}
     decision = decide({}, [], sizes, soon, 4)
     assert decision == Decision((), ((Role.LANE, ()), (Role.ENGINE, ())))
-    up = [Worker(name=role, role=role, place=(), activity=Activity.IDLE) for role, _ in decision.start]
+    up = [Worker(name=role, role=role, seat=(), activity=Activity.IDLE) for role, _ in decision.start]
     assert decide({}, up, sizes, soon, 4) == Decision()
 
 
 def test_gpus_are_given_back_when_nothing_is_left_for_their_worker() -> None:
-    idle = Worker(name="engine", role=Role.ENGINE, place=(("a", 1),), activity=Activity.IDLE)
+    idle = Worker(name="engine", role=Role.ENGINE, seat=(("a", 1),), activity=Activity.IDLE)
     sizes = {role: Size(gpus=1) for role in Role}
     assert decide({"a": 2}, [idle], sizes, {}, 4).end == ("engine",)
     assert decide({"a": 2}, [idle], sizes, {Role.ENGINE: Demand(left=1)}, 4) == Decision()

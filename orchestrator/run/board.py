@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from orchestrator.identity import Step
-from orchestrator.run.agenda import OPEN, Agenda, State
+from orchestrator.run.agenda import KINDS, OPEN, Agenda, State
+from orchestrator.run.placement import Demand, Role
 from orchestrator.store import Store
 
 __all__ = ["Board", "State"]
@@ -66,6 +67,12 @@ class Board:
         """Whether any step of these kinds (of all, when none is named) is still to be done, here or elsewhere."""
         with self._lock:
             return any(self.agenda.in_state(kind, state) for kind in (kinds or self.agenda.kinds) for state in OPEN)
+
+    def demand(self, role: Role, model_of: Callable[[Step], str]) -> Demand:
+        """What waits for the workers of a role."""
+        with self._lock:
+            self.look_again(*KINDS[role])
+            return self.agenda.demand(role, model_of)
 
     def gaps(self) -> list[tuple[Step, State, str]]:
         """The steps that ended without a result, each with why."""

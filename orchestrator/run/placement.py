@@ -43,7 +43,7 @@ class Activity(StrEnum):
     BUSY = "busy"
 
 
-Place = tuple[tuple[str, int], ...]
+Seat = tuple[tuple[str, int], ...]
 """Node and GPUs there, by node; empty for a worker without a GPU."""
 
 
@@ -77,7 +77,7 @@ class Demand:
 class Worker:
     name: str
     role: Role
-    place: Place
+    seat: Seat
     activity: Activity
 
 
@@ -86,7 +86,9 @@ class Decision:
     """What to do now; ends come first, and what starts may use their GPUs."""
 
     end: tuple[str, ...] = ()
-    start: tuple[tuple[Role, Place], ...] = ()
+    start: tuple[tuple[Role, Seat], ...] = ()
+    lacking: tuple[tuple[Role, int], ...] = ()
+    """How many workers more there is work for, and no room."""
 
 
 def decide(
@@ -113,7 +115,8 @@ def decide(
     for role in Role:
         while floor.unprepared(role) and floor.start(role):
             pass
-    return Decision(tuple(floor.ended), tuple(floor.started))
+    lacking = [(role, floor.lacking(role)) for role in Role if floor.lacking(role)]
+    return Decision(tuple(floor.ended), tuple(floor.started), tuple(lacking))
 
 
 def _rounds(fine_tunes: int, lanes: int) -> int:
@@ -141,9 +144,9 @@ class _Floor:
         self._workers = {worker.name: worker for worker in workers}
         self._free = dict(nodes)
         for worker in self._workers.values():
-            self._take(worker.place)
+            self._take(worker.seat)
         self.ended: list[str] = []
-        self.started: list[tuple[Role, Place]] = []
+        self.started: list[tuple[Role, Seat]] = []
 
     # Questions
 
@@ -168,7 +171,11 @@ class _Floor:
 
     def lacks(self, role: Role) -> bool:
         """Whether there is ready work that no worker of the role will take."""
-        return self._may_grow(role) and self._demands[role].ready > self._to_come(role)
+        return self.lacking(role) > 0
+
+    def lacking(self, role: Role) -> int:
+        """Workers that this work would take."""
+        return max(0, self._demands[role].ready - self._to_come(role)) if self._may_grow(role) else 0
 
     def unprepared(self, role: Role) -> bool:
         """The same, with the work that comes soon."""
@@ -240,11 +247,11 @@ class _Floor:
 
     def start(self, role: Role) -> bool:
         """Start a worker where there is room."""
-        place = _find(self._free, self._nodes, self._sizes[role])
-        if place is None:
+        seat = _find(self._free, self._nodes, self._sizes[role])
+        if seat is None:
             return False
-        self._take(place)
-        self.started.append((role, place))
+        self._take(seat)
+        self.started.append((role, seat))
         return True
 
     def _making_room(self, role: Role, leaving: Sequence[Worker]) -> list[Worker]:
@@ -254,12 +261,12 @@ class _Floor:
         for node in [*sorted(self._nodes), None]:
             free, ending = dict(self._free), []
             for worker in leaving:
-                if node is not None and not any(name == node for name, _ in worker.place):
+                if node is not None and not any(name == node for name, _ in worker.seat):
                     continue
-                if not worker.place:
+                if not worker.seat:
                     continue
                 ending.append(worker)
-                for name, gpus in worker.place:
+                for name, gpus in worker.seat:
                     free[name] += gpus
                 if _find(free, self._nodes, size) is not None:
                     if not best or len(ending) < len(best):
@@ -270,15 +277,15 @@ class _Floor:
     def _end(self, worker: Worker) -> None:
         del self._workers[worker.name]
         self.ended.append(worker.name)
-        for node, gpus in worker.place:
+        for node, gpus in worker.seat:
             self._free[node] += gpus
 
-    def _take(self, place: Place) -> None:
-        for node, gpus in place:
+    def _take(self, seat: Seat) -> None:
+        for node, gpus in seat:
             self._free[node] -= gpus
 
 
-def _find(free: Mapping[str, int], nodes: Mapping[str, int], size: Size) -> Place | None:
+def _find(free: Mapping[str, int], nodes: Mapping[str, int], size: Size) -> Seat | None:
     """Where a worker has room: the fullest node that holds it, so that whole nodes stay whole; None without room."""
     if not size.gpus:
         return ()
@@ -287,12 +294,12 @@ def _find(free: Mapping[str, int], nodes: Mapping[str, int], size: Size) -> Plac
         return ((min(holding)[1], size.gpus),)
     if size.together or any(gpus >= size.gpus for gpus in nodes.values()):
         return None
-    place, wanted = [], size.gpus
+    seat, wanted = [], size.gpus
     for gpus, node in sorted(((gpus, node) for node, gpus in free.items()), key=lambda item: (-item[0], item[1])):
         part = min(gpus, wanted)
         if part > 0:
-            place.append((node, part))
+            seat.append((node, part))
             wanted -= part
         if not wanted:
-            return tuple(sorted(place))
+            return tuple(sorted(seat))
     return None
