@@ -44,6 +44,7 @@ class Agenda:
         self._unmade = dict.fromkeys(self.steps, 0)
         """Needs of each step that are not done; and that nobody is on either."""
         self._unbegun = dict.fromkeys(self.steps, 0)
+        self._first: set[str] = set()
         self._ready: dict[str, dict[str, Step]] = {}
         self._soon: dict[str, dict[str, Step]] = {}
         for step in self.steps.values():
@@ -55,8 +56,7 @@ class Agenda:
                     self.users[needed.key].append(step)
                     self._unmade[step.key] += 1
                     self._unbegun[step.key] += 1
-        for step in self.steps.values():
-            self._file(step)
+        self._file_all()
 
     def set(self, step: Step, state: State) -> State:
         """Change a state; returns the one before."""
@@ -73,7 +73,16 @@ class Agenda:
                 self._unmade[user.key] -= made
                 self._unbegun[user.key] -= begun
                 self._file(user)
+        if state is State.DONE and step.key in self._first:
+            self._first.remove(step.key)
+            if not self._first:
+                self._file_all()
         return before
+
+    def hold_back(self, first: Iterable[Step]) -> None:
+        """Nothing but these is ready, or soon, until all of them are done."""
+        self._first = {step.key for step in first if self.states[step.key] is not State.DONE}
+        self._file_all()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -104,8 +113,13 @@ class Agenda:
             models=len({model_of(step) for step in ready}),
         )
 
+    def _file_all(self) -> None:
+        for step in self.steps.values():
+            self._file(step)
+
     def _file(self, step: Step) -> None:
-        key, todo = step.key, self.states[step.key] is State.TODO
+        key = step.key
+        todo = self.states[key] is State.TODO and (not self._first or key in self._first)
         for where, belongs in (
             (self._ready, todo and not self._unmade[key]),
             (self._soon, todo and self._unmade[key] > 0 and not self._unbegun[key]),

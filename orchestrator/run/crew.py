@@ -10,6 +10,8 @@ This module must never know what a step is.
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
 import threading
 import time
 from collections import Counter
@@ -48,7 +50,8 @@ class Member:
     ready: Any
     """Answered with a sentence when it is up; None from then on."""
     since: float
-    """When it was started, or last had something to do."""
+    """When it was started, or last taken."""
+    idle_since: float = 0.0
     call: Any = None
     step: Any = None
     loaded: str = ""
@@ -86,7 +89,6 @@ class Crew:
         self,
         nodes: Nodes | None,
         say: Callable[[str], None],
-        turn: int = TURN,
         growth: Growth | None = None,
     ) -> None:
         """
@@ -94,13 +96,17 @@ class Crew:
             nodes: None where no GPUs are used.
             growth: where the cluster grows when it is asked to.
         """
-        self._nodes, self._say, self._turn, self._growth = nodes, say, turn, growth
+        self._nodes, self._say, self._growth = nodes, say, growth
         self._waiting_since: float | None = None
         if nodes is not None:
             nodes.held = self.held
         self._posts: dict[Role, Post] = {}
         self._members: dict[str, Member] = {}
         self._failures = dict.fromkeys(Role, 0)
+        self._came_up: dict[Role, float] = {}
+        """Seconds that the last worker of each role took to come up."""
+        self._tuned: list[float] = []
+        """Seconds of each fine-tune."""
         self._hired = 0
         self._leaving: list[tuple[Any, Any, float]] = []
         self._lock = threading.RLock()
@@ -143,7 +149,7 @@ class Crew:
                 self.end(self._members[name])
             for member in self.members():
                 idle = member.activity is Activity.IDLE and member.seat
-                if idle and time.monotonic() - member.since > LINGER:
+                if idle and time.monotonic() - member.idle_since > LINGER:
                     self.end(member)
             for role, seat in decision.start:
                 self._start(role, seat)
@@ -158,7 +164,7 @@ class Crew:
             decision = self._decide()
             for member in self.members(role):
                 if member.activity is Activity.IDLE and member.name not in decision.end:
-                    member.taken = True
+                    member.taken, member.since = True, time.monotonic()
                     return member
         return None
 
@@ -166,7 +172,9 @@ class Crew:
         """Idle again; or not sound, and ended."""
         with self._lock:
             if member.step is not None:
-                member.since = time.monotonic()
+                if member.role is Role.LANE and sound:
+                    self._tuned.append(time.monotonic() - member.since)
+                member.idle_since = time.monotonic()
             member.taken, member.call, member.step = False, None, None
             if not sound:
                 self.end(member)
@@ -212,7 +220,13 @@ class Crew:
             for member in self.members()
             if all(node in nodes for node, _ in member.seat)
         ]
-        return decide(nodes, workers, sizes, demands, self._turn)
+        return decide(nodes, workers, sizes, demands, self._turn())
+
+    def _turn(self) -> int:
+        """So many models that bringing workers up takes a tenth of the time of tuning them, and no fewer than usual."""
+        if not self._tuned:
+            return TURN
+        return max(TURN, math.ceil(10 * sum(self._came_up.values()) / max(1.0, statistics.median(self._tuned))))
 
     def _start(self, role: Role, seat: Seat) -> None:
         self._hired += 1
@@ -266,9 +280,10 @@ class Crew:
             self._failed(member)
             return
         self._failures[member.role] = 0
+        self._came_up[member.role] = seconds = time.monotonic() - member.since
         if self._posts[member.role].told:
-            self._say(f"{what.capitalize()} ready in {time.monotonic() - member.since:.0f} s: {sentence}")
-        member.ready, member.since = None, time.monotonic()
+            self._say(f"{what.capitalize()} ready in {seconds:.0f} s: {sentence}")
+        member.ready, member.idle_since = None, time.monotonic()
 
     def _see_off(self) -> None:
         """Kill those who have stopped, or had time to."""
