@@ -119,6 +119,8 @@ class Runtime(Spec):
 
     engine: Literal["auto", "vllm", "transformers"] = runtime("auto")
     gpus_per_fine_tune: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto")
+    gpus_per_engine: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto", description="in one node")
+    gpus_per_judge: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto", description="of a local judge, likewise")
     zero_stage: Literal["auto"] | Literal[0, 1, 2, 3] = runtime("auto")
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
     offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
@@ -129,7 +131,7 @@ class Runtime(Spec):
         Literal["gpu_hour", "million_judge_tokens", "million_judge_output_tokens", "million_characters"], Price
     ] = runtime({}, description="million_judge_tokens counts for what a judge writes too, unless that has its own")
 
-    @field_validator("gpus_per_fine_tune", "micro_batch")
+    @field_validator("gpus_per_fine_tune", "gpus_per_engine", "gpus_per_judge", "micro_batch")
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:

@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
-from orchestrator.gpu_memory import check, folder_of_base
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.run.board import Board, State
+from orchestrator.run.board import Board
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -31,11 +30,6 @@ from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price
 from trainables.errors import BudgetReached, EnvironmentProblem, UserError
-from trainables.model_shape import read_shape
-
-if TYPE_CHECKING:
-    from orchestrator.run.cluster import Placement
-    from orchestrator.run.evaluation import Evaluation
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -131,25 +125,29 @@ def _work(
     address: str | None,
 ) -> None:
     from orchestrator.run import cluster
+    from orchestrator.run.crew import Crew
     from orchestrator.run.evaluation import Evaluation
+    from orchestrator.run.gpus import Nodes
+    from orchestrator.run.growth import Growth
     from orchestrator.run.jobs import Place
+    from orchestrator.run.placement import Role
+    from orchestrator.run.sizing import Sizing
     from orchestrator.run.tuning import LaneSettings, Tuning
 
     with cluster.connected(address) as room:
-        placement = cluster.place(room, plan.sweep.runtime.gpus_per_fine_tune, small=plan.base_source.kind == "tiny")
-        progress.say(placement.sentence)
+        shares = cluster.share(room, small=plan.base_source.kind == "tiny")
+        progress.say(shares.sentence)
         place = Place(str(store.root), store.sessions.id)
         settings = LaneSettings(
             place=place,
             base=plan.base.key,
             template=plan.template,
-            workers=placement.workers_per_lane,
-            use_gpu=placement.gpus > 0,
-            cpus_per_worker=placement.cpus_per_worker,
-            threads=placement.lane_threads,
+            workers=shares.lane_workers,
+            cpus_per_worker=shares.lane_cpus,
+            threads=shares.lane_threads,
             parallel=plan.sweep.runtime.parallel.model_copy(
                 update={
-                    "threads": placement.lane_threads,
+                    "threads": shares.lane_threads,
                     "state_every": max(1, plan.sweep.recipe.checkpoint_every // 2),
                 }
             ),
@@ -159,14 +157,18 @@ def _work(
         def heard(report: dict[str, Any]) -> None:
             progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
 
-        tuning = Tuning(plan, board, settings, placement.lanes, heard)
-        evaluation = Evaluation(plan, board, place, progress.say, placement.engine_threads, placement.engine_gpus)
+        nodes = Nodes() if shares.use_gpus else None
+        crew = Crew(nodes, progress.say, growth=Growth() if room.grows else None)
+        tuning = Tuning(plan, board, settings, crew, heard)
+        evaluation = Evaluation(plan, board, place, crew, progress.say, shares.engine_threads)
+        sizing = Sizing(plan, board, nodes, lambda: evaluation.translators.need_the_machine, progress.say)
+        crew.add(Role.LANE, tuning.post(sizing.lane))
+        for role, post in evaluation.posts(sizing).items():
+            crew.add(role, post)
         recorded = 0
         try:
             while board.unfinished():
-                if not tuning.started and _lanes_may_come_up(plan, board, placement, evaluation):
-                    if placement.gpus:
-                        progress.say(_memory(plan, store, placement))
+                if not tuning.started and board.unfinished("fine_tune") and sizing.lane() is not None:
                     tuning.start()
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
@@ -184,29 +186,9 @@ def _work(
         finally:
             board.stopping.set()
             evaluation.stop()
-            tuning.join(timeout=0.0 if board.unfinished() else 20.0)
-
-
-def _lanes_may_come_up(plan: Plan, board: Board, placement: Placement, evaluation: Evaluation) -> bool:
-    """Beside the making of the base; but GPUs are not held for it, and their memory is checked against it first."""
-    if not board.unfinished("fine_tune") or evaluation.translators.need_the_machine:
-        return False
-    return not placement.gpus or board.state(plan.base) is State.DONE
-
-
-def _memory(plan: Plan, store: Store, placement: Placement) -> str:
-    """How a fine-tune will lie in the GPUs.
-
-    Raises:
-        EnvironmentProblem: it does not fit into them.
-    """
-    from orchestrator.run.cluster import gpu_memory
-
-    found, folder = gpu_memory(), folder_of_base(plan, store)
-    if found is None or folder is None:
-        return "Memory: no GPU said how much it has, so nothing was checked."
-    workers = placement.workers_per_lane
-    return check(plan.sweep, read_shape(folder), workers, found[0], found[1] / workers, int(placement.gpus))
+            patience = 0.0 if board.unfinished() else 20.0
+            tuning.join(patience)
+            crew.stop(patience)
 
 
 @contextmanager
