@@ -13,15 +13,15 @@ import dataclasses
 import datetime
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Discriminator, ValidationError, field_validator, model_validator
 
-from orchestrator.languages import language
+from orchestrator.languages import Language, any_language, language
 from orchestrator.studies import Studies
 from trainables.errors import UserError
 from trainables.judges import JudgeSpec, ReferenceJudge
@@ -38,11 +38,17 @@ class _CorpusSpec(Spec):
     dev_count: int = identity(250, ge=1, description="of these, held out to select the checkpoint")
     eval_count: int = identity(617, ge=1, description="eval instructions per language")
 
+    look_up: ClassVar[Callable[[str], Language]] = language
+    """Which languages there can be; raises UserError for others."""
+
     @field_validator("languages")
     @classmethod
     def _known_and_distinct(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
         for code in codes:
-            _known_language(code)
+            try:
+                cls.look_up(code)
+            except UserError as problem:
+                raise ValueError(str(problem)) from None
         return distinct(codes, "languages")
 
     @model_validator(mode="after")
@@ -61,8 +67,9 @@ class CldrSource(_CorpusSpec):
 
 
 class FilesSource(_CorpusSpec):
-    """A user's own parallel files."""
+    """A user's own parallel files, in any languages."""
 
+    look_up: ClassVar[Callable[[str], Language]] = any_language
     source: Literal["files"] = identity("files")
     train: str = identity(description="JSONL or Parquet with id, language, instruction, response")
     eval: str = identity(description="the same; responses may be left out unless the judge is reference")
@@ -229,13 +236,6 @@ def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
         if items.count(item) > 1:
             raise ValueError(f"{what} names {item!r} twice; name it once.")
     return items
-
-
-def _known_language(code: str) -> None:
-    try:
-        language(code)
-    except UserError as problem:
-        raise ValueError(str(problem)) from None
 
 
 def _locate(sweep: str) -> Path:
