@@ -147,8 +147,7 @@ def _wanted(model: Model, plan: Plan, store: Store, entry: Entry) -> set[str]:
     selection = store.find("selection", model.weights.key)
     if rule == "all" or selection is None:
         return set(_checkpoints(entry))
-    sets = [step for step in plan.of_kind("generation_set") if plan.model_of_step[step.key] is model]
-    if rule == "scores" and all(_done(store, step) for step in sets):
+    if rule == "scores" and all(_done(store, step) for step in plan.sets_of(model)):
         return set()
     return {f"checkpoint-{selection.facts['selected']:06d}"}
 

@@ -1,8 +1,8 @@
 """The languages: the seventeen of the study, and any other that a user's own files may be in.
 
 The seventeen are a table, with what the grids and the figures need to know about each. A user's own corpus can be in
-any language that CLDR has a name for, written as a BCP 47 tag: ``sv``, ``yue``, ``pt-BR``, ``sr-Latn``. What is neither is
-refused with the nearest code that is, because a mistyped code would otherwise become a training set nobody asked for.
+any language that CLDR has a name for, written as a BCP 47 tag: ``sv``, ``yue``, ``pt-BR``, ``sr-Latn``. What is neither
+is refused, with the nearest code that is, because a mistyped code would become a training set nobody asked for.
 
 This room is a table and two look-ups. It must never know which corpus has a language or what was tuned on it.
 """
@@ -85,14 +85,16 @@ def language(code: str) -> Language:
         return found
     nearest = _nearest(str(code))
     hint = f"did you mean {nearest} ({LANGUAGES[nearest].name})? " if nearest else ""
-    raise UserError(f"unknown language {code!r}; {hint}known: {', '.join(sorted(LANGUAGES))}; others need files of your own.")
+    raise UserError(
+        f"unknown language {code!r}; {hint}known: {', '.join(sorted(LANGUAGES))}; others need files of your own."
+    )
 
 
 @functools.cache
 def any_language(code: str) -> Language:
     """The language with this code: one of the seventeen, or any other that CLDR has an English name for.
 
-    Codes are written as BCP 47 recommends (``pt-BR``, ``sr-Latn``, ``zh-Hant-HK``), so that a language has one spelling.
+    Codes are spelled as BCP 47 recommends (``pt-BR``, ``sr-Latn``, ``zh-Hant-HK``), so that each has one spelling.
 
     Raises:
         UserError: for what is no such code, with the nearest known one.

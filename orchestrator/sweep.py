@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -254,11 +255,14 @@ def _locate(sweep: str) -> Path:
     return known[sweep]
 
 
-class _NoDoubledKeys(yaml.SafeLoader):
+# libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte
+_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _NoDoubledKeys(_SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
+            if times > 1:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {name!r} is written twice; keep one", problem_mark=node.start_mark
                 )

@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.languages import any_language
 from orchestrator.report.views import Sample, language_name
+from trainables.errors import UserError
 
 CellKey = tuple[str, str, str]
 """Model, baseline and evaluation language, as the score table names them."""

@@ -110,7 +110,8 @@ def _slavic(codes: Sequence[str]) -> Table:
         entry = any_language(code)
         branch = entry.family.partition("(")[2].rstrip(")") or entry.family
         other = entry.mutually_intelligible
-        rows.append((entry.name, code, branch, entry.script, any_language(other).name if other in codes and other else ""))
+        understood = any_language(other).name if other in codes and other else ""
+        rows.append((entry.name, code, branch, entry.script, understood))
     columns = ("Language", "Code", "Branch", "Script", "Mutually intelligible with")
     caption = "As table 1 of the paper: the Slavic languages, and which are understood without being learnt."
     return Table("table-slavic", "The Slavic languages", caption, columns, tuple(rows))
