@@ -6,8 +6,10 @@ once per cell, so what cells have in common is worked out per language (see :cla
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
 
 from orchestrator.grids import BASE, Grid, Row
 from orchestrator.identity import Form, Step
@@ -56,6 +58,18 @@ class ScoreCell:
     generation_set: Step
 
 
+@contextlib.contextmanager
+def _cycles_not_collected() -> Iterator[None]:
+    """Millions of objects are made that all stay: to look through them for garbage takes as long as to make them."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 class Cells:
     """Every distinct response set and comparison, and the rows of the score table they belong to."""
 
@@ -85,6 +99,10 @@ class Cells:
 
     def add(self, grid: Grid, seed: int) -> None:
         """List what the grid asks of the models of one seed."""
+        with _cycles_not_collected():
+            self._add(grid, seed)
+
+    def _add(self, grid: Grid, seed: int) -> None:
         for listed in grid.listed:
             model = self._models[listed.rule, seed]
             sets = self._sets[model.key]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.store import Entry, Store
+from orchestrator.store import Store
+from orchestrator.store_index import Made
 
 TINY_BYTES = 8 * 2**20
 """A checkpoint of tiny with tokenizer and probe, rounded up."""
@@ -102,15 +103,15 @@ def _base_bytes(plan: Plan) -> int | None:
 def _typical(kind: str, plan: Plan, store: Store) -> float | None:
     """Median seconds of results of a kind that are like the plan's."""
     values = [
-        float(entry.facts["seconds"])
-        for entry in store.entries(kind).values()
-        if "seconds" in entry.facts and _alike(kind, entry, plan)
+        float(made.facts["seconds"])
+        for made in store.listing(kind)
+        if "seconds" in made.facts and _alike(kind, made, plan)
     ]
     return statistics.median(values) if values else None
 
 
-def _alike(kind: str, entry: Entry, plan: Plan) -> bool:
-    payload: dict[str, Any] = entry.manifest["payload"]
+def _alike(kind: str, made: Made, plan: Plan) -> bool:
+    payload = made.payload
     if kind == "fine_tune":
         recipe = {**plan.sweep.recipe.identity(), "template": plan.template}
         return payload["base"] == plan.base.key and payload["recipe"] == _as_json(recipe)

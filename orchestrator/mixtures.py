@@ -266,9 +266,10 @@ def _check_distinct(ids: tuple[str, ...]) -> None:
 
 
 @lru_cache(maxsize=16)
-def _sorted_places(order: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """(id, its place in the order), in sorted order of the ids."""
-    return tuple(sorted(zip(order, range(len(order)), strict=True)))
+def _in_sorted_order(order: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The ids sorted, and the place of each in the order."""
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return tuple(order[place] for place in places), tuple(places)
 
 
 @lru_cache(maxsize=16)
@@ -288,7 +289,8 @@ def _deal(order: Sequence[str], counts: Mapping[str, int]) -> Mixture:
         rounds = count
     if len(dealt) != len(order):
         raise ValueError(f"{len(dealt)} examples are to be dealt to {len(order)} ids")
-    return Mixture({key: dealt[place] for key, place in _sorted_places(tuple(order))})
+    ids, places = _in_sorted_order(tuple(order))
+    return Mixture(dict(zip(ids, map(dealt.__getitem__, places), strict=True)))
 
 
 def _sprinkle(order: Sequence[str], codes: Sequence[str], count: int, dev: frozenset[str]) -> Mixture:

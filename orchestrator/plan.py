@@ -99,7 +99,8 @@ class Plan:
         ordered = [*bases.values(), *self.corpus_steps.ordered]
         ordered += [model.fine_tune for model in self.models if model.fine_tune]
         ordered += [model.weights for model in self.models if model.fine_tune]
-        return [*ordered, *self._cells.sets, *self._cells.comparisons]
+        ordered += [*self._cells.sets, *self._cells.comparisons]
+        return list({step.key: step for step in ordered}.values())
 
     @property
     def translating(self) -> list[Step]:

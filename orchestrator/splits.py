@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from orchestrator.mixtures import Mixture
 
@@ -42,18 +41,35 @@ class Split:
     """How mixtures of some ids fall into their two parts."""
 
     def __init__(self, ids: Iterable[str], dev: Collection[str]) -> None:
-        written = sorted(set(ids), key=lambda key: key.encode("utf-16-be"))  # RFC 8785, section 3.2.3
-        heads = [(key, json.dumps(key, ensure_ascii=False) + ":") for key in written]
-        self._trained = [(key, head) for key, head in heads if key not in dev]
-        self._dev = [(key, head) for key, head in heads if key in dev]
+        ordered = sorted(set(ids), key=lambda key: key.encode("utf-16-be"))  # RFC 8785, section 3.2.3
+        self._trained = _Written([key for key in ordered if key not in dev])
+        self._dev = _Written([key for key in ordered if key in dev])
 
     def of(self, mixture: Mixture) -> Parts:
         """The parts of one mixture, whose ids are among these."""
-        return Parts(_part(self._trained, mixture.assignment), _part(self._dev, mixture.assignment))
+        (_, trained), (held_out, dev) = self._trained.of(mixture.assignment), self._dev.of(mixture.assignment)
+        dev_counts = Counter(held_out)
+        counts = {code: count - dev_counts[code] for code, count in mixture.counts.items()}
+        return Parts(
+            Part({code: count for code, count in counts.items() if count}, trained),
+            Part(dict(sorted(dev_counts.items())), dev),
+        )
 
 
-def _part(heads: list[tuple[str, str]], assignment: dict[str, str]) -> Part:
-    found: list[Any] = [(head, assignment[key]) for key, head in heads if key in assignment]
-    text = ",".join([f'{head}"{code}"' for head, code in found])
-    counts = Counter([code for _, code in found])
-    return Part(dict(sorted(counts.items())), hashlib.sha256(f"{{{text}}}".encode()).hexdigest())
+class _Written:
+    """Ids in canonical order, each as the JSON between the language before it and its own."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self._ids = ids
+        self._between = [f'",{json.dumps(key, ensure_ascii=False)}:"' for key in ids]
+
+    def of(self, assignment: dict[str, str]) -> tuple[list[str], str]:
+        """The languages that an assignment gives to these ids, and its digest."""
+        between, codes = self._between, [*map(assignment.get, self._ids)]
+        given = [code for code in codes if code is not None]
+        if len(given) < len(codes):
+            between = [text for text, code in zip(between, codes, strict=True) if code is not None]
+        pieces = [""] * (2 * len(given))
+        pieces[0::2], pieces[1::2] = between, given
+        text = "".join(pieces).removeprefix('",')
+        return given, hashlib.sha256(f'{{{text}"}}'.encode() if given else b"{}").hexdigest()

@@ -56,7 +56,7 @@ class Board:
                 self._users[needed.key].append(step)
         failures = store.failures()
         for kind in {step.kind for step in self.steps.values()}:
-            done = store.entries(kind)
+            done = store.listing(kind)
             for step in self.steps.values():
                 if step.kind == kind:
                     self._set(step, State.DONE if step.key in done else State.TODO)
