@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 import yaml
 from babel import Locale
 
-from orchestrator.identity import Step
+from orchestrator.identity import KINDS, Step
 from orchestrator.languages import ENGLISH, LANGUAGES
 from orchestrator.plan import Plan
+from orchestrator.run.board import Board, State
 from orchestrator.store import Store
 from orchestrator.sweep import load
 
@@ -48,7 +49,7 @@ TRAIN, DEV, EVAL = 4640, 250, 617
 
 def languages(count: int) -> list[str]:
     """The seventeen, English first, then others that CLDR names, in the order of their codes."""
-    others = sorted(code for code in Locale("en").languages if len(code) == 2 and code not in LANGUAGES)
+    others = sorted(str(code) for code in Locale("en").languages if len(str(code)) == 2 and code not in LANGUAGES)
     return sorted([ENGLISH, *sorted(LANGUAGES.keys() - {ENGLISH}), *others][:count])
 
 
@@ -110,6 +111,19 @@ def publish(plan: Plan, store: Store, share: float) -> int:
     return published
 
 
+def board_of(plan: Plan, store: Store) -> dict[str, Any]:
+    """What the driver of a run holds: every step with its state."""
+    began = time.monotonic()
+    board = Board(plan.steps, store, lambda *_: None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    done = sum(counts[State.DONE] for counts in map(board.counts, KINDS))
+    return {"steps": len(board.steps), "done": done, "seconds": round(time.monotonic() - began, 1), "peak_gb": gb(peak)}
+
+
+def gb(count: float) -> float:
+    return round(count / 1e9, 2)
+
+
 def facts_of(step: Step) -> dict[str, Any]:
     return {"rows": EVAL, "seconds": 1.5, "device": "cpu", "kind": step.kind}
 
@@ -129,8 +143,8 @@ def measured(arguments: list[str], folder: Path) -> dict[str, float]:
     return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(processor, 1),
-        "peak_gb": round(peak / 1e9, 2),
-        "output_gb": round(out.stat().st_size / 1e9, 2),
+        "peak_gb": gb(peak),
+        "output_gb": gb(out.stat().st_size),
     }
 
 
@@ -147,16 +161,18 @@ def main() -> None:
         say("plan --json, nothing done", measured(["plan", sweep, "--json", *empty], folder))
         began, plan = time.monotonic(), Plan(load(sweep))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        say(
-            "Plan(...)",
-            {**plan.counts(), "seconds": round(time.monotonic() - began, 1), "peak_gb": round(peak / 1e9, 2)},
-        )
+        say("Plan(...)", {**plan.counts(), "seconds": round(time.monotonic() - began, 1), "peak_gb": gb(peak)})
         began = time.monotonic()
         published = publish(plan, Store(folder / "store"), chosen.published)
         say("publish", {"steps": published, "of": len(plan.steps), "seconds": round(time.monotonic() - began, 1)})
+        say("Board(...)", board_of(plan, Store(folder / "store")))
         del plan
-        for what in ("status, no index yet", "status", "status again"):
+        for what in ("status, nothing indexed", "status", "status again"):
             say(what, measured(["status", sweep, *store], folder))
+        for file in (folder / "store" / "index").glob("*.parquet"):
+            if not file.name.startswith("plan-"):
+                file.unlink()
+        say("status, index of results lost", measured(["status", sweep, *store], folder))
         say("plan --json", measured(["plan", sweep, "--json", *store], folder))
 
 

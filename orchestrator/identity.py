@@ -22,6 +22,7 @@ KEY_SCHEMA = 1
 KINDS = ("base", "corpus", "translation", "fine_tune", "selection", "generation_set", "comparison")
 
 Payload = Mapping[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 
 
 def key_of(payload: Payload) -> str:
@@ -49,7 +50,9 @@ class Form:
     costs one more block of sha256. It is the key of the whole payload all the same.
     """
 
-    def __init__(self, kind: str, common: Payload, reads: Mapping[str, int] = {}, counted: Payload = {}) -> None:  # noqa: B006
+    def __init__(
+        self, kind: str, common: Payload, reads: Mapping[str, int] = _NOTHING, counted: Payload = _NOTHING
+    ) -> None:
         """Args:
         common: the fields that all these steps share.
         reads: field -> the place in a step's ``needs`` of the step whose key it is (in a family: whose family).
@@ -122,9 +125,14 @@ class Step:
         """Args:
         payload: this step's own, or the form that it shares with others.
         family_payload: the payload without its counts, where that is less.
+
+        Raises:
+            ValueError: the family says something that the payload does not.
         """
         if not isinstance(payload, Form):
             family = payload if family_payload is None else family_payload
+            if {**payload, **family} != payload:
+                raise ValueError(f"{kind} {name}: its family is no part of its payload")
             payload = Form(kind, family, counted={name: payload[name] for name in payload.keys() - family.keys()})
         self._form, self.name, self.needs = payload, name, needs
         self._key: str | None = None

@@ -53,7 +53,8 @@ class Keeper:
         Raises:
             EnvironmentProblem: with what is needed and what is free.
         """
-        missing = [model for model in self.plan.models if model.fine_tune and not _done(self.store, model.fine_tune)]
+        there = self.store.listing("fine_tune")
+        missing = [model for model in self.plan.models if model.fine_tune and model.fine_tune.key not in there]
         needed = disk_needed(self.plan, len(missing))
         free = shutil.disk_usage(self.store.root).free
         if needed is not None and needed > free:

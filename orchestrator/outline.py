@@ -28,8 +28,9 @@ from trainables.batches import template_source
 KEPT_FROM = 20_000
 """A plan of fewer steps is worked out as fast as an outline is read."""
 
+_NEEDS = pa.list_(pa.field("element", pa.int32()))  # as Parquet calls it
 _SCHEMA = pa.schema(
-    [("kind", pa.int8()), ("name", pa.string()), ("key", KEY), ("needs", pa.list_(pa.int32()))],
+    [("kind", pa.int8()), ("name", pa.string()), ("key", KEY), ("needs", _NEEDS)],
     metadata={"key_schema": str(KEY_SCHEMA), "outline": "1"},
 )
 
@@ -64,7 +65,7 @@ class Outline:
             pa.array([number[step.kind] for step in steps], pa.int8()),
             pa.array([step.name for step in steps], pa.string()),
             pa.Array.from_buffers(KEY, len(rows), [None, keys]),
-            pa.ListArray.from_arrays(begins, needs),
+            pa.ListArray.from_arrays(begins, needs, type=_NEEDS),
         ]
         return cls(pa.table(columns, schema=_SCHEMA))
 
@@ -83,15 +84,23 @@ def outline_of(loaded: LoadedSweep, store: Store) -> Outline:
     Raises:
         UserError: as :class:`Plan` does.
     """
-    made_from = _made_from(loaded)
-    file = store.root / FOLDER / f"plan-{made_from[:16]}.parquet" if made_from else None
+    file = _file(loaded, store)
     kept = read_table(file, _SCHEMA) if file else None
-    if kept is not None:
-        return Outline(kept)
-    outline = Outline.of(Plan(loaded))
-    if file and len(outline) >= KEPT_FROM:
+    return Outline(kept) if kept is not None else keep(Plan(loaded), store)
+
+
+def keep(plan: Plan, store: Store) -> Outline:
+    """The outline of a plan, kept in the store if the plan is large."""
+    outline = Outline.of(plan)
+    file = _file(plan.loaded, store) if len(outline) >= KEPT_FROM else None
+    if file:
         write_table(file, outline.table)
     return outline
+
+
+def _file(loaded: LoadedSweep, store: Store) -> Path | None:
+    made_from = _made_from(loaded)
+    return store.root / FOLDER / f"plan-{made_from[:16]}.parquet" if made_from else None
 
 
 def _made_from(loaded: LoadedSweep) -> str | None:

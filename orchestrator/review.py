@@ -102,7 +102,7 @@ class Standing:
         outline = self.outline
         root = np.full(len(outline), -1)
         keys = pa.array([bytes.fromhex(key) for key in self.errors], outline.keys.type)
-        failed = np.asarray(pc.is_in(outline.keys, value_set=keys)) & ~self.done
+        failed = np.asarray(pc.is_in(outline.keys, value_set=keys)) & ~self.done  # type: ignore[attr-defined]
         root[failed] = np.flatnonzero(failed)
         while failed.any():
             blocked = (root[outline.needs] >= 0) & ~(self.done | failed)[outline.needed_by]
@@ -118,8 +118,8 @@ class Standing:
         holders = {}
         held = [bytes.fromhex(key) for key in store.sessions.held()]
         if held:
-            begin = pc.binary_slice(self.outline.keys, 0, 8)
-            for row in np.flatnonzero(np.asarray(pc.is_in(begin, value_set=pa.array(held, begin.type)))):
+            begin = pc.binary_slice(self.outline.keys, 0, 8)  # type: ignore[attr-defined]
+            for row in np.flatnonzero(np.asarray(pc.is_in(begin, value_set=pa.array(held, begin.type)))):  # type: ignore[attr-defined]
                 if not self.done[row] and self.root[row] < 0:
                     holder = store.sessions.holder(self.outline.key(int(row)))
                     if holder is not None:

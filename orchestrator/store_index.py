@@ -79,7 +79,7 @@ class Listing:
 
     def holds(self, keys: pa.Array) -> npt.NDArray[np.bool_]:
         """For each of many keys (an array of 32 bytes each) whether its result is there."""
-        return np.asarray(pc.is_in(keys, value_set=self.table["key"].combine_chunks()))
+        return np.asarray(pc.is_in(keys, value_set=self.table["key"].combine_chunks()))  # type: ignore[attr-defined]
 
     def get(self, key: str) -> Made | None:
         row = self._rows.get(bytes.fromhex(key))
@@ -164,12 +164,13 @@ def write_table(file: Path, table: pa.Table) -> None:
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:
         file.parent.mkdir(exist_ok=True)
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        os.replace(temporary, file)
+        try:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as problem:  # a store one may only read, a full disk
         logger.info("%s was not written (%s); what it says is read from the manifests again.", file, problem)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(file: Path, schema: pa.Schema) -> pa.Table | None:

@@ -256,10 +256,10 @@ def _locate(sweep: str) -> Path:
 
 
 # libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte
-_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _NoDoubledKeys(_SafeLoader):
+class _NoDoubledKeys(_Fastest):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         for name, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
             if times > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import subprocess
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestrator.identity import Step, differences, key_of
+from orchestrator.identity import KEY_SCHEMA, Form, Step, differences, key_of
 from orchestrator.plan import Plan
 from orchestrator.sweep import Sweep, load
 from trainables.spec import Spec
@@ -210,3 +211,45 @@ def test_differences_name_the_field_and_both_values() -> None:
 def test_steps_of_different_kinds_never_share_a_key() -> None:
     keys = [Step(kind=kind, name="x", payload={"a": 1}).key for kind in ("base", "corpus", "fine_tune")]
     assert all(first != second for first, second in itertools.combinations(keys, 2))
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.dictionaries(st.text(), json_values, max_size=2))
+def test_a_form_gives_the_key_of_the_whole_payload(common: dict[str, Any], counted: dict[str, Any]) -> None:
+    needs = [Step(kind="base", name=str(at), payload={"at": at, "rows": 1}, family_payload={"at": at}) for at in (0, 1)]
+    form = Form("comparison", common, reads={"model": 1, "baseline": 0}, counted=counted)
+    step = Step(kind="comparison", name="x", payload=form, needs=tuple(needs))
+    keys = {"baseline": needs[0].key, "model": needs[1].key}
+    families = {"baseline": needs[0].family, "model": needs[1].family}
+    assert step.payload == {**common, **counted, **keys}
+    assert step.key == key_of({"schema": KEY_SCHEMA, "kind": "comparison", **common, **counted, **keys})
+    assert step.family == key_of({"schema": KEY_SCHEMA, "kind": "comparison", **common, **families})
+
+
+def test_a_family_is_a_part_of_its_payload() -> None:
+    with pytest.raises(ValueError, match="no part of its payload"):
+        Step(kind="corpus", name="x", payload={"a": 1, "rows": 2}, family_payload={"a": 2})
+
+
+GOLDEN = {
+    ("demo",): "22fd76dc40a7e153cbd1fc72e1a2381eaa778620f4b6243cabcd7bbd83929d66",
+    ("demo", "seeds.train=[0,1]"): "d9da264e9f899c021af1e7d309eaa449528c175e2301c5ff22f30fcd91dbebd9",
+    (
+        "demo",
+        "studies.2={study: custom, mixtures: {mine: {en: 400, fi: 80}, whole: {en: 1000, ru: 300, fi: 300}}, "
+        "evaluate_in: [en, es]}",
+    ): "8bf3952acf95bbbb17e1fdbeadc6eb8acb8255443ca615439b134f56fa41f827",
+    ("demo", "judge={kind: local, model: tiny}"): "dcbfee59bf912c7b20f8f724214c5de86c42087e1cb119bf0058c07bbafe2dd2",
+    ("paper-tiny",): "515ccd1606bbcc476ef69c7bd32e845646af17b3bbbaed4286b78caf88a4b5b8",
+    ("paper",): "e0a028d3118138213f0baefc8974531ac34e480de735d99712c5e1a0fee18def",
+}
+"""Sweep and overrides -> sha256 over kind, name, key, family and needs of every step. Of another value, every result
+that anybody has in a store would be made again: raise KEY_SCHEMA, or a RESULT_VERSION, and say so."""
+
+
+@pytest.mark.parametrize("asked", GOLDEN, ids=lambda asked: " ".join(asked)[:30])
+def test_the_keys_of_shipped_sweeps_are_what_they_were(asked: tuple[str, ...]) -> None:
+    lines = [
+        f"{step.kind} {step.name} {step.key} {step.family} {' '.join(needed.key for needed in step.needs)}\n"
+        for step in Plan(load(asked[0], list(asked[1:]))).steps
+    ]
+    assert hashlib.sha256("".join(lines).encode()).hexdigest() == GOLDEN[asked]

@@ -60,7 +60,9 @@ def test_other_languages_have_the_names_that_cldr_gives_them(code: str, name: st
         language(code)
 
 
-@pytest.mark.parametrize("wrong", ["fin", "finnish", "FI", "pt-br", "pt_BR", "zhh", "qqq", "und", "sv-Xxxx", "../sv", ""])
+@pytest.mark.parametrize(
+    "wrong", ["fin", "finnish", "FI", "pt-br", "pt_BR", "zhh", "qqq", "und", "sv-Xxxx", "../sv", ""]
+)
 def test_what_is_no_tag_of_a_language_is_refused(wrong: str) -> None:
     with pytest.raises(UserError, match="unknown language"):
         any_language(wrong)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from orchestrator import outline
 from orchestrator.gpu_memory import check, folder_of_base
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
@@ -78,6 +79,7 @@ def run(
     recorder = Recorder(plan, store, board) if command == "run" else None
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
+    outline.keep(plan, store)
     if not board.unfinished():
         if recorder:
             recorder.all()
