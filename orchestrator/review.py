@@ -42,11 +42,7 @@ class Standing:
         retry_failed: count recorded failures as work to do, as ``pinch run --retry-failed`` would.
         """
         self.outline = outline
-        self.errors: dict[str, str] = {}
-        """By key, the last line of every recorded failure."""
-        if not retry_failed:
-            for key, failure in store.failures().items():
-                self.errors[key] = failure["error"].strip().splitlines()[-1]
+        self.failures = {} if retry_failed else store.failures()
         self.listings: dict[str, Listing] = {}
         done = np.zeros(len(outline), bool)
         for number, kind in enumerate(KINDS):
@@ -85,7 +81,7 @@ class Standing:
         root = int(self.root[row])
         if root != row:
             return f"blocked by {self.outline.name(root)}"
-        error = self.errors[self.outline.key(root)]
+        error = self.failures[self.outline.key(root)]["error"].strip().splitlines()[-1]
         return f"failed: {error}; try it again with pinch run --retry-failed"
 
     def behind(self, row: int) -> int:
@@ -101,7 +97,7 @@ class Standing:
     def _roots(self) -> npt.NDArray[np.int64]:
         outline = self.outline
         root = np.full(len(outline), -1)
-        keys = pa.array([bytes.fromhex(key) for key in self.errors], outline.keys.type)
+        keys = pa.array([bytes.fromhex(key) for key in self.failures], outline.keys.type)
         failed = np.asarray(pc.is_in(outline.keys, value_set=keys)) & ~self.done  # type: ignore[attr-defined]
         root[failed] = np.flatnonzero(failed)
         while failed.any():
