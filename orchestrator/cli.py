@@ -127,8 +127,13 @@ def status(
     """What is done, running (and by whom), failed and blocked."""
     from orchestrator import show
 
-    made, opened = plan_of(sweep, overrides), results_at(store)
-    show.status_json(made, opened) if as_json else show.status(made, opened, err)
+    opened = results_at(store)
+    if as_json:
+        show.status_json(plan_of(sweep, overrides), opened)
+    else:
+        from orchestrator.outline import outline_of
+
+        show.status(outline_of(sweep_of(sweep, overrides), opened), opened, err)
 
 
 @app.command(short_help="The score table, as CSV.", epilog="Example: pinch scores demo --csv scores.csv")

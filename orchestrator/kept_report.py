@@ -65,9 +65,8 @@ def _inputs(plan: Plan, store: Store) -> str:
     """A digest of everything a report is drawn from, made of manifests alone."""
     made = {}
     for kind in {step.kind for step in plan.steps}:
-        entries = store.entries(kind)
-        there = (entries[step.key] for step in plan.of_kind(kind) if step.key in entries)
-        made.update({entry.key: entry.manifest["made"]["at"] for entry in there})
+        listing = store.listing(kind)
+        made.update({step.key: listing.made_at(step.key) for step in plan.of_kind(kind) if step.key in listing})
     failures = store.failures()
     failed = {step.key: failures[step.key]["error"] for step in plan.steps if step.key in failures}
     settings = plan.sweep.model_dump(mode="json")

@@ -30,6 +30,8 @@ from typing import Any
 
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
+from orchestrator.store_index import FOLDER as INDEX
+from orchestrator.store_index import Listing, listed
 from trainables.errors import EnvironmentProblem, UserError
 
 MANIFEST = "manifest.json"
@@ -88,6 +90,7 @@ class Store:
         self.sessions = Sessions(self.root, session)
         self._checked: set[str] = set()
         self._known: dict[str, dict[str, Entry]] = {}
+        self._listings: dict[str, Listing] = {}
         marker = self.root / MARKER
         self.exists = marker.is_file()
         if self.exists:
@@ -146,6 +149,22 @@ class Store:
                     known[entry.key] = entry
         return known
 
+    def listing(self, kind: str) -> Listing:
+        """Every result of a kind, without its files; of many, from an index (see `orchestrator.store_index`)."""
+        folder = self.root / kind
+        stamps = {}
+        if folder.is_dir():
+            with os.scandir(folder) as found:
+                stamps = {entry.name: str(entry.inode()) for entry in found}
+
+        def read(name: str) -> dict[str, Any] | None:
+            entry = _read_entry(folder / name, kind)
+            return None if entry is None else entry.manifest
+
+        file = self.root / INDEX / f"{kind}.parquet"
+        self._listings[kind] = listed(file, stamps, read, self._listings.get(kind))
+        return self._listings[kind]
+
     def find(self, kind: str, key: str) -> Entry | None:
         """The published result of a step, or None."""
         known = self._known.get(kind, {}).get(key)
@@ -174,8 +193,8 @@ class Store:
 
     def relatives(self, step: Step) -> list[Entry]:
         """Results of the same family, largest first: what a larger step can take over."""
-        same = [entry for entry in self.entries(step.kind).values() if entry.manifest.get("family") == step.family]
-        return sorted(same, key=lambda entry: -entry.bytes)
+        found = (self.find(step.kind, made.key) for made in self.listing(step.kind).of_family(step.family))
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.bytes)
 
     # Making something
 

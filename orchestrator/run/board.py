@@ -45,7 +45,7 @@ class Board:
         self.broken: str | None = None
         """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
         failures = store.failures()
-        done = {kind: store.entries(kind) for kind in {step.kind for step in self.steps.values()}}
+        done = {kind: store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
         for step in self.steps.values():
             if step.key in done[step.kind]:
                 self.agenda.set(step, State.DONE)

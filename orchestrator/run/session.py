@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from orchestrator import outline
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
@@ -83,6 +84,7 @@ def run(
     recorder = Recorder(plan, store, board) if command == "run" else None
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
+    outline.keep(plan, store)
     if not board.unfinished():
         if recorder:
             recorder.all()
