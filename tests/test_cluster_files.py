@@ -13,6 +13,7 @@ import tomllib
 from typing import Any
 
 import pytest
+from moto import mock_aws
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.event_logger import AutoscalerEventLogger
@@ -45,11 +46,10 @@ def test_ray_accepts_the_file(name: str) -> None:
 
 
 def test_ray_launches_every_machine_of_the_aws_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    moto = pytest.importorskip("moto", reason="moto's AWS is not installed")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes the SSH key it makes
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    with moto.mock_aws():
+    with mock_aws():
         import boto3
         from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 

@@ -101,10 +101,10 @@ def test_mlflow_on_the_head_answers_on_loopback_only_and_to_its_own_name(server:
     assert leaders  # of a session of their own, so the connection that started them may end
 
 
+@pytest.mark.slow
 def test_mlflow_that_cannot_start_says_so_and_leaves_nothing_running(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.listen()
         port = taken.getsockname()[1]
         environment = _environment(tmp_path, PINCH_MLFLOW_PORT=str(port))
         command = ["bash", str(SCRIPTS / "mlflow.sh")]
