@@ -294,11 +294,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
+    from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
-        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
+        where = without_password(elsewhere)
+        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {where}; open that, or unset the variable.")
     opened = store_at(store)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
@@ -328,15 +330,22 @@ def gc(
     show.gc(_existing(store), dry_run, err)
 
 
-@app.command(short_help="What this machine can run.", epilog="Example: pinch doctor")
+@app.command(
+    short_help="What this machine, or a cluster, can run.",
+    epilog="Example: pinch doctor, or: pinch doctor paper --address 10.0.0.1:6379",
+)
 def doctor(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Look at what this sweep needs too: models, disk.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
 ) -> None:
-    """What this machine can run, and what to do about what it cannot."""
+    """What this machine, or every node of a cluster, can run, and what to do about what it cannot."""
     from orchestrator.doctor import examine
 
-    raise typer.Exit(examine(store, address, err))
+    raise typer.Exit(examine(store, address, plan_of(sweep, overrides) if sweep else None, err))
 
 
 def _existing(location: str) -> Any:

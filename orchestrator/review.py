@@ -5,9 +5,11 @@ Nothing is started, and of a store only what can be made from it again is writte
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,8 +23,14 @@ from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.store_index import Listing
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST = 300
+
 Action = Literal["reuse", "wait", "run", "blocked"]
 ACTIONS: tuple[Action, ...] = ("reuse", "wait", "run", "blocked")
+State = Literal["done", "running", "to do", "failed", "blocked"]
+STATES: tuple[State, ...] = ("done", "running", "to do", "failed", "blocked")
+"""What the actions say of a step, in their order; and of what is blocked, whether it failed itself."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +40,13 @@ class Outlook:
     step: Step
     action: Action
     reason: str
+
+    @property
+    def state(self) -> State:
+        """The step's state in words."""
+        if self.action == "blocked":
+            return "blocked" if self.reason.startswith("blocked by") else "failed"
+        return STATES[ACTIONS.index(self.action)]
 
 
 class Standing:
@@ -55,6 +70,8 @@ class Standing:
         """The row of the failed step that a step is blocked by, itself where it failed; -1 for the others."""
         self.holders: dict[int, str] = self._waiting(store)
         """By row, who is making a step."""
+        self.given_up: dict[int, str] = self._given_up(store)
+        """By row, why the last run gave up a step that the next one tries again."""
 
     def failed(self) -> list[int]:
         """The rows of what failed for good."""
@@ -81,24 +98,28 @@ class Standing:
         root = int(self.root[row])
         if root != row:
             return f"blocked by {self.outline.name(root)}"
-        error = self.failures[self.outline.key(root)]["error"].strip().splitlines()[-1]
-        return f"failed: {error}; try it again with pinch run --retry-failed"
+        return f"failed: {in_a_sentence(self.error(root))}; try it again with pinch run --retry-failed"
+
+    def error(self, row: int) -> str:
+        """The whole error of a step that failed for good."""
+        return self.failures[self.outline.key(row)]["error"]
 
     def behind(self, row: int) -> int:
         """How many steps a failed one blocks."""
         return int(np.count_nonzero(self.root == row)) - 1
 
-    def count(self) -> dict[str, dict[Action, int]]:
-        """Kind -> action -> how many steps."""
-        counts = np.zeros((len(KINDS), len(ACTIONS)), int)
-        np.add.at(counts, (self.outline.kinds, self.actions), 1)
-        return {kind: dict(zip(ACTIONS, map(int, counts[place]), strict=True)) for place, kind in enumerate(KINDS)}
+    def count(self) -> dict[str, dict[State, int]]:
+        """Kind -> state -> how many steps."""
+        states = np.where(self.actions == ACTIONS.index("blocked"), STATES.index("blocked"), self.actions)
+        states[self.failed()] = STATES.index("failed")
+        counts = np.zeros((len(KINDS), len(STATES)), int)
+        np.add.at(counts, (self.outline.kinds, states), 1)
+        return {kind: dict(zip(STATES, map(int, counts[place]), strict=True)) for place, kind in enumerate(KINDS)}
 
     def _roots(self) -> npt.NDArray[np.int64]:
         outline = self.outline
         root = np.full(len(outline), -1)
-        keys = pa.array([bytes.fromhex(key) for key in self.failures], outline.keys.type)
-        failed = np.asarray(pc.is_in(outline.keys, value_set=keys)) & ~self.done  # type: ignore[attr-defined]
+        failed = self._among(self.failures) & ~self.done
         root[failed] = np.flatnonzero(failed)
         while failed.any():
             blocked = (root[outline.needs] >= 0) & ~(self.done | failed)[outline.needed_by]
@@ -109,6 +130,20 @@ class Standing:
                 break
             root = now
         return root
+
+    def _among(self, keys: Iterable[str]) -> npt.NDArray[np.bool_]:
+        """By row, whether its key is one of these."""
+        found = pa.array([bytes.fromhex(key) for key in keys], self.outline.keys.type)
+        return np.asarray(pc.is_in(self.outline.keys, value_set=found))  # type: ignore[attr-defined]
+
+    def _given_up(self, store: Store) -> dict[int, str]:
+        recorded = store.failures(for_good=False)
+        rows = np.flatnonzero(self._among(recorded) & (self.actions == ACTIONS.index("run")))
+        errors = {int(row): recorded[self.outline.key(int(row))]["error"] for row in rows}
+        return {
+            row: f"given up in the last run: {in_a_sentence(error)}; the next run tries it again"
+            for row, error in errors.items()
+        }
 
     def _waiting(self, store: Store) -> dict[int, str]:
         holders = {}
@@ -145,9 +180,34 @@ def outlooks(plan: Plan, store: Store, retry_failed: bool = False) -> Iterator[O
             reason = standing.blocked_by(row)
         elif action == "wait":
             reason = f"being made by {standing.holders[row]}"
+        elif row in standing.given_up:
+            reason = standing.given_up[row]
         else:
             reason = reasons.why(step, steps[needed[row]] if needed[row] >= 0 else None)
         yield Outlook(step, action, reason)
+
+
+def in_a_sentence(error: str) -> str:
+    """The line of an error that says what happened: the first, or of a trace, which ends with it, the last."""
+    lines = [line.strip() for line in _COLOUR.sub("", error).splitlines() if line.strip()] or ["no error was recorded"]
+    said = lines[-1] if lines[0].startswith(("ray::", "Traceback")) else lines[0]
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+
+
+def explained(failed: Iterable[tuple[str, str]], blocked: Mapping[str, int], most: int | None = None) -> list[str]:
+    """Why steps have no result: a sentence for each that failed, and one for what each of these blocks.
+
+    Args:
+        failed: the name of each, ``fine_tune mono-fi``, and its error.
+        blocked: why steps are, ``blocked by fine_tune mono-fi``, and how many.
+        most: no more than so many failures; the last sentence says how many there are.
+    """
+    failures = [f"Failed: {name}: {in_a_sentence(error)}" for name, error in failed]
+    said = failures[:most]
+    if len(failures) > len(said):
+        said.append(f"... and {len(failures) - len(said)} more failed.")
+    counts = collections.Counter(blocked).most_common(most)
+    return said + [f"{count} {'step is' if count == 1 else 'steps are'} {reason}." for reason, count in counts]
 
 
 class _Reasons:

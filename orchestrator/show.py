@@ -19,7 +19,7 @@ from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
 from orchestrator.outline import Outline
 from orchestrator.plan import Plan, mixture_rows
-from orchestrator.review import Outlook, Standing, outlooks
+from orchestrator.review import STATES, Outlook, Standing, explained, outlooks
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
@@ -113,23 +113,15 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
 
 def status_json(plan: Plan, store: Store) -> None:
     """Status for programs: counts per kind and state, and every step that is not done."""
-    states = {"reuse": "done", "wait": "running", "run": "to do"}
-    failed = store.failures()
+    errors = {**store.failures(for_good=False), **store.failures()}
     rows = []
     counts: dict[str, Counter[str]] = {}
     for look in outlooks(plan, store):
-        state = "failed" if look.step.key in failed and look.action == "blocked" else states.get(look.action, "blocked")
-        counts.setdefault(look.step.kind, Counter())[state] += 1
-        if state != "done":
-            rows.append(
-                {
-                    "kind": look.step.kind,
-                    "name": look.step.name,
-                    "key": look.step.key,
-                    "state": state,
-                    "why": look.reason,
-                }
-            )
+        counts.setdefault(look.step.kind, Counter())[look.state] += 1
+        if look.state != "done":
+            row = {"kind": look.step.kind, "name": look.step.name, "key": look.step.key, "state": look.state}
+            error = errors[look.step.key]["error"] if look.step.key in errors else None
+            rows.append({**row, "why": look.reason, **({"error": error} if error else {})})
     say_json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
 
 
@@ -138,19 +130,24 @@ def status(outline: Outline, store: Store, console: Console) -> None:
     standing = Standing(outline, store)
     counts = standing.count()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "done", "running", "to do", "blocked"):
+    for column in ("", *STATES):
         table.add_column(column, justify="left" if not column else "right")
     for kind, label in LABELS.items():
-        table.add_row(label, *(str(counts[kind][action]) for action in ("reuse", "wait", "run", "blocked")))
+        table.add_row(label, *(str(counts[kind][state]) for state in STATES))
     console.print(table)
     for row, holder in standing.holders.items():
         say(console, f"Running: {outline.name(row)}, by {holder}")
     failed = standing.failed()
-    for row in failed:
-        say(console, f"Failed: {outline.name(row)}: {standing.blocked_by(row).removeprefix('failed: ')}")
-    for row in failed:
-        if blocked := standing.behind(row):
-            say(console, f"{blocked} steps are blocked by {outline.name(row)}.")
+    blocked = {f"blocked by {outline.name(row)}": count for row in failed if (count := standing.behind(row))}
+    for line in explained([(outline.name(row), standing.error(row)) for row in failed], blocked):
+        say(console, line)
+    for row, reason in standing.given_up.items():
+        say(console, f"{outline.name(row)}: {reason}")
+    if failed:
+        say(
+            console,
+            f"Whole errors: {store.root / 'failures'}, or status --json; pinch run --retry-failed tries them again.",
+        )
     if standing.done.all():
         say(console, "Everything is done.")
 

@@ -159,7 +159,7 @@ def listed(
 
 def write_table(file: Path, table: pa.Table) -> None:
     """Write what can be made again, so that a reader sees the old file or the new one; where it is refused, no harm."""
-    if not file.parent.parent.is_dir():
+    if not file.parent.parent.is_dir() or file.parent.is_symlink():  # what is behind a link is not the store's
         return
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
     try:

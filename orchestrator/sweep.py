@@ -133,6 +133,7 @@ class Runtime(Spec):
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
     offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
     gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
+    canary: Literal["auto"] | bool = runtime("auto", description="one comparison first; auto: on several nodes")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[
@@ -218,7 +219,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
     raw = _read(path)
     changed: dict[str, str] = {}
     for override in overrides or []:
-        changed[_apply(raw, override)] = f"--set {override}"
+        changed[_apply(raw, override)] = _as_typed(override)
     try:
         validated = Sweep.model_validate(raw)
     except ValidationError as problem:
@@ -298,6 +299,12 @@ def _read(path: Path) -> dict[str, Any]:
         found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
         raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
     return raw
+
+
+def _as_typed(override: str) -> str:
+    """An override as it was given, for messages; what may be a key somebody put in the wrong place is not repeated."""
+    name = override.partition("=")[0]
+    return f"--set {name}=..." if re.search(r"key|secret|password|base_url", override) else f"--set {override}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> str:

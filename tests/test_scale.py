@@ -107,7 +107,7 @@ def test_status_says_what_is_done_running_failed_and_blocked(sweep: LoadedSweep,
     plan = Plan(sweep)
     failed, running = (f"selection {plan.of_kind('selection')[place].name}" for place in (-1, -2))
     words = said(Outline.of(plan), store)
-    assert f"Failed: {failed}: the loss is nan; try it again" in words
+    assert f"Failed: {failed}: the loss is nan\n" in words
     assert f"Running: {running}, by " in words
     behind = [step for step in plan.steps if plan.of_kind("selection")[-1] in step.needs]
     blocked = [look for look in review(plan, store) if look.reason == f"blocked by {failed}"]
@@ -121,10 +121,10 @@ def test_the_counts_of_a_status_are_those_of_the_review(sweep: LoadedSweep, stor
     looks = review(plan, store)
     assert [look.step.key for look in looks] == [step.key for step in plan.steps]
     for kind in KINDS:
-        for action, count in counts[kind].items():
-            assert count == sum(look.step.kind == kind and look.action == action for look in looks), (kind, action)
+        for state, count in counts[kind].items():
+            assert count == sum(look.step.kind == kind and look.state == state for look in looks), (kind, state)
     retried = Standing(Outline.of(plan), store, retry_failed=True).count()
-    assert sum(of_kind["blocked"] for of_kind in retried.values()) == 0
+    assert sum(of_kind["failed"] + of_kind["blocked"] for of_kind in retried.values()) == 0
 
 
 def test_a_step_is_blocked_by_the_first_of_its_needs_that_cannot_be_had(tmp_path: Path, sweep: LoadedSweep) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from orchestrator import store as store_module
@@ -224,3 +225,12 @@ def test_two_sessions_that_write_the_index_leave_a_whole_one(store: Store, read:
     assert len(listed(store)) == 10 + FEW
     assert read == []
     assert [path.name for path in index_of(store).parent.iterdir()] == ["generation_set.parquet"]
+
+
+def test_no_index_is_written_through_a_link(tmp_path: Path) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "store"
+    elsewhere.mkdir()
+    root.mkdir()
+    (root / "index").symlink_to(elsewhere)
+    store_index.write_table(root / "index" / "corpus.parquet", pa.table({"number": [1]}))
+    assert not list(elsewhere.iterdir())

@@ -84,6 +84,10 @@ class Agenda:
         self._first = {step.key for step in first if self.states[step.key] is not State.DONE}
         self._file_all()
 
+    def goes_first(self, step: Step) -> bool:
+        """Whether the others are held back for this one."""
+        return step.key in self._first
+
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self._of_kind)

@@ -9,12 +9,14 @@ This module must never know how a step is made.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from orchestrator.identity import Step
+from orchestrator.review import in_a_sentence
 from orchestrator.run.agenda import KINDS, OPEN, Agenda, State
 from orchestrator.run.placement import Demand, Role
 from orchestrator.store import Store
@@ -44,6 +46,8 @@ class Board:
         self.stopping = threading.Event()
         self.broken: str | None = None
         """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
+        self.stopped: str | None = None
+        """Set when a step that everything else was held back for has no result: the run ends, with this sentence."""
         failures = store.failures()
         done = {kind: store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
         for step in self.steps.values():
@@ -84,6 +88,11 @@ class Board:
             ]
 
     # Taking and giving back
+
+    def hold_back(self, first: Iterable[Step]) -> None:
+        """Hand nothing but these out until they are done; when one of them is not to be had, nothing else at all."""
+        with self._lock:
+            self.agenda.hold_back(first)
 
     def claim(self, kind: str, prefer: Callable[[Step], Any] | None = None) -> Step | None:
         """A step of this kind that can start now, leased to this session; None when there is none at the moment.
@@ -149,7 +158,9 @@ class Board:
             if not blameless:
                 self._tries[step.key] = self._tries.get(step.key, 0) + 1
             if self._tries.get(step.key, 0) >= TRIES:
-                self._fail(step, f"gave up for this run after {TRIES} tries: {error}")
+                with contextlib.suppress(OSError):  # what cannot be written down is still said at the end of the run
+                    self.store.record_failure(step, error, for_good=False)
+                self._fail(step, f"gave up for this run after {TRIES} tries: {in_a_sentence(error)}")
             else:
                 self._set(step, State.TODO)
         self.store.sessions.release(step.key)
@@ -189,5 +200,8 @@ class Board:
 
     def _set(self, step: Step, state: State) -> None:
         before = self.agenda.set(step, state)
+        if state is State.FAILED and self.agenda.goes_first(step):
+            self.stopped = f"the canary's {step.kind} {step.name} failed; nothing else was begun"
+            self.stopping.set()
         if before is not state:
             self._on_change(step, state)

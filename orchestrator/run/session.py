@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,7 +22,9 @@ from orchestrator import outline
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.run.board import Board
+from orchestrator.review import explained
+from orchestrator.run.board import Board, State
+from orchestrator.run.canary import chain, sentence
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -102,6 +105,8 @@ def run(
         with _terminated_like_interrupted():
             _work(plan, store, board, progress, recorder, keeper, address)
         status = SOME_FAILED if board.gaps() else DONE
+        if board.stopped:
+            stopped = f"Stopped: {board.stopped}. Mend it and go on with: {again} --retry-failed"
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BudgetReached as problem:
@@ -164,6 +169,10 @@ def _work(
             ),
         )
         steps = board.steps
+        first = chain(board) if _canary_wanted(plan, room.grows) else []
+        if first:
+            board.hold_back(first)
+            progress.say(sentence(first, board))
 
         def heard(report: dict[str, Any]) -> None:
             progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
@@ -181,6 +190,8 @@ def _work(
             while board.unfinished():
                 if not tuning.started and board.unfinished("fine_tune") and sizing.lane() is not None:
                     tuning.start()
+                if board.stopped:
+                    return
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
@@ -200,6 +211,14 @@ def _work(
             patience = 0.0 if board.unfinished() else 20.0
             tuning.join(patience)
             crew.stop(patience)
+
+
+def _canary_wanted(plan: Plan, grows: bool) -> bool:
+    """As the sweep says; unless it says, on a cluster of several nodes, or one that ``grows`` to several."""
+    import ray
+
+    wanted = plan.sweep.runtime.canary
+    return grows or sum(node["Alive"] for node in ray.nodes()) > 1 if wanted == "auto" else wanted
 
 
 @contextmanager
@@ -232,11 +251,13 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     if plan.steps[-1].key in board.steps:
         _say_scores(plan, store, say)
     gaps = board.gaps()
-    for step, state, error in gaps[:8]:
-        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
+    failed = [(f"{step.kind} {step.name}", error) for step, state, error in gaps if state is State.FAILED]
+    blocked = Counter(error for _, state, error in gaps if state is State.BLOCKED)
+    for line in explained(failed, blocked, most=8):
+        say(f"  {line}")
     source = plan.loaded.command_line
-    if len(gaps) > 8:
-        say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
+    if gaps:
+        say(f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
         say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
 

@@ -20,6 +20,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from orchestrator.mlflow_runs import without_password
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 
 PATIENCE = 30.0
@@ -58,8 +59,8 @@ class Head:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise UserError(
-                f"--address {address}: is not a dashboard's address; write one such as http://127.0.0.1:8265, where "
-                "`ray dashboard cluster.yaml` lays a tunnel to."
+                f"--address {without_password(address)}: is not a dashboard's address; write one such as "
+                "http://127.0.0.1:8265, without user and password, where `ray dashboard cluster.yaml` lays a tunnel to."
             )
         self.address = address.rstrip("/")
         self._client: _Client | None = None
