@@ -161,7 +161,7 @@ def _context(plan: Plan, store: Store, location: str, table: pd.DataFrame) -> Re
         recipe=recipe,
         counts=counts,
         store=str(store.root),
-        commands=(f"pinch run {plan.loaded.command_line}{flags}", f"pinch report {plan.loaded.command_line}{flags}"),
+        commands=(f"pinch run {plan.loaded.typed()}{flags}", f"pinch report {plan.loaded.typed()}{flags}"),
         generated_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         working_model=plan.base_source.kind == "tiny" or sweep.judge.kind == "reference",
         running=any(look.action in ("wait", "run") for look in looks),

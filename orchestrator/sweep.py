@@ -197,10 +197,10 @@ class LoadedSweep:
     settings: tuple[Setting, ...]
     overrides: tuple[str, ...] = ()
 
-    @property
-    def command_line(self) -> str:
-        """The sweep as a shell is told it: ``demo --set recipe.steps=50``."""
-        return shlex.join([self.source, *(word for override in self.overrides for word in ("--set", override))])
+    def typed(self, without: str = "") -> str:
+        """The sweep as a shell is told it: ``demo --set recipe.steps=50``, without a setting to be given anew."""
+        kept = [override for override in self.overrides if override.partition("=")[0] != without]
+        return shlex.join([self.source, *(word for override in kept for word in ("--set", override))])
 
 
 def shipped() -> dict[str, Path]:

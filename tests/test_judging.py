@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -140,7 +141,9 @@ def test_a_run_stops_at_its_limit_and_a_higher_one_goes_on_without_paying_twice(
     assert 15 <= len(server.asked) <= 16, "what was under way is finished, and nothing more is sent"
     spent = f"{len(server.asked) * 0.1:.4f}"
     assert f"Stopped: paid work has cost {spent} of runtime.max_cost 1.45." in stopped.text()
-    assert f"go on with: pinch run {place}/small.yaml --store {place}/store --set runtime.max_cost=" in stopped.text()
+    cure = stopped.text().split("go on with: ")[1].splitlines()[0]
+    given = shlex.join(["--set", asked[0], "--set", asked[1]])
+    assert cure == f"pinch run {place}/small.yaml {given} --store {place}/store --set runtime.max_cost=..."
     assert len(list((place / "store" / "ledger").glob("comparison-*"))) == 1
     before = len(server.asked)
     still = run(place, *asked, "runtime.max_cost=1.45")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ def test_translating_stops_at_its_limit_and_a_higher_one_pays_nothing_twice(
     sent = sum(len(string) for asked in server.asked for string in strings_of(asked))
     assert 1000 <= sent < 1000 + 120, "what was under way is finished, and nothing more is sent"
     assert f"Stopped: paid work has cost {sent / 1000:.4f} of runtime.max_cost 1." in stopped.text()
-    assert f"go on with: pinch translate {sweep} --store" in stopped.text()
+    assert f"go on with: pinch translate {sweep} {shlex.join(['--set', PRICE])} --store" in stopped.text()
     before = len(server.asked)
     still = session(sweep, PRICE, "runtime.max_cost=1")
     assert still.wait() == 1, still.text()

@@ -22,6 +22,7 @@ import psutil
 import torch
 from torch import distributed
 
+from trainables import compiled_op
 from trainables.memory import BUCKET, MARGIN, MAX_LIVE, Settled
 from trainables.model_shape import ModelShape
 from trainables.parallel import Parallel, choose, layouts
@@ -152,6 +153,8 @@ def start_engine(model: torch.nn.Module, recipe: Recipe, settled: Settled, world
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # DeepSpeed prints memory statistics, which nobody asked for.
     with redirect_stdout(io.StringIO()) as printed:
+        if world.device.type == "cpu":
+            compiled_op.build()
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
     # It also casts buffers to bf16, and rotary frequencies in bf16 turn far positions into others than generation sees.
     for name, buffer in model.named_buffers():

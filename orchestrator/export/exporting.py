@@ -76,7 +76,7 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
     source = plan.loaded.source
     if model.fine_tune is None:
         raise UserError(f"{source}: {name} is the base model, which was not tuned; name a tuned model.")
-    run = f"pinch run {plan.loaded.command_line} --store {store.root}"
+    run = f"pinch run {plan.loaded.typed()} --store {store.root}"
     failed = store.failures().get(model.fine_tune.key) or store.failures().get(model.weights.key)
     if failed:
         error = failed["error"].strip().splitlines()[-1]
@@ -95,7 +95,7 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
     if not any(file.startswith(f"{folder}/") for file in fine_tune.manifest["files"]):
         raise UserError(
             f"{source}: {folder} of {name} was freed by the rule runtime.keep: {plan.sweep.runtime.keep}; tune it "
-            f"again into another store: pinch run {plan.loaded.command_line} --set runtime.keep=best --store OTHER"
+            f"again into another store: pinch run {plan.loaded.typed()} --set runtime.keep=best --store OTHER"
         )
     return _Selected(base=base.path, checkpoint=fine_tune.path / folder)
 

@@ -191,7 +191,7 @@ def all_verdicts(plan: Plan, store: Store) -> list[Rating]:
     if not answers:
         raise UserError(
             f"{store.root}: holds no annotations of {plan.loaded.source}; make sheets with: pinch annotate export "
-            f"{plan.loaded.command_line} --out DIR, or name a table that ends in .csv."
+            f"{plan.loaded.typed()} --out DIR, or name a table that ends in .csv."
         )
     return verdicts(answers, ScoreTable(plan, store))
 

@@ -76,9 +76,8 @@ def run(
     if missing:
         plan.corpus.prepare(missing)
     store.create()
-    again = f"pinch {command} {loaded.command_line}" + (
-        f" --store {location}" if "PINCH_STORE" not in os.environ else ""
-    )
+    flags = f" --store {location}" if "PINCH_STORE" not in os.environ else ""
+    again = f"pinch {command} {loaded.typed()}{flags}"
     if retry_failed:
         for step in steps:
             store.forget_failure(step.key)
@@ -111,7 +110,8 @@ def run(
         status = INTERRUPTED
     except BudgetReached as problem:
         status = SOME_FAILED
-        stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {again} --set runtime.max_cost=..."
+        higher = f"pinch {command} {loaded.typed(without='runtime.max_cost')}{flags} --set runtime.max_cost=..."
+        stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {higher}"
     except OSError as problem:
         raise EnvironmentProblem(
             f"{store.root}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
@@ -255,7 +255,7 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     blocked = Counter(error for _, state, error in gaps if state is State.BLOCKED)
     for line in explained(failed, blocked, most=8):
         say(f"  {line}")
-    source = plan.loaded.command_line
+    source = plan.loaded.typed()
     if gaps:
         say(f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
