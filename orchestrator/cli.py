@@ -262,11 +262,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
+    from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
-        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
+        where = without_password(elsewhere)
+        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {where}; open that, or unset the variable.")
     opened = store_at(store)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")

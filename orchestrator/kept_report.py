@@ -56,9 +56,8 @@ def _read(folder: Path, drawn_from: str) -> KeptReport | None:
     except (OSError, ValueError):
         return None
     files = tuple(folder / name for name in known["files"])
-    return (
-        KeptReport(known["headline"], files) if known["from"] == drawn_from and all(map(Path.is_file, files)) else None
-    )
+    whole = all(file.parent == folder and file.is_file() and not file.is_symlink() for file in files)
+    return KeptReport(known["headline"], files) if known["from"] == drawn_from and whole else None
 
 
 def _inputs(plan: Plan, store: Store) -> str:

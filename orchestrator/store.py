@@ -3,7 +3,8 @@
 ``<store>/<kind>/<name>-<key16>/`` holds a step's data and ``manifest.json``, which is written last. An attempt has
 a folder of its own under ``attempts/``; publishing is one atomic rename, so a result is either there whole or not
 there: presence of a folder is never completion, and the first of two attempts wins. What does not hold against
-its manifest goes to ``quarantine/`` with the reason, and is made again.
+its manifest goes to ``quarantine/`` with the reason, and is made again. A folder whose manifest
+names a file outside it or a link is not a result (`orchestrator.confined`).
 
 The store is a folder. Plain ``os.rename`` and ``os.link`` are used where "fail if it exists" must be atomic, which
 fsspec cannot express; data files are parquet (pyarrow), safetensors and JSON, never pickle.
@@ -22,12 +23,14 @@ import os
 import platform
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator import confined
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from trainables.errors import EnvironmentProblem, UserError
@@ -118,6 +121,12 @@ class Store:
         self.refuse_another_schema()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            link = confined.diverted(self.root)
+            if link is not None:
+                raise UserError(
+                    f"--store {self.root}: {link.relative_to(self.root)} is a link, and what is written there would "
+                    "land elsewhere; move what it points to into the store, or name another folder."
+                )
             probe = self.root / f".write-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -193,6 +202,9 @@ class Store:
         """
         left = sorted(self.abandoned(step.key), key=lambda path: len(list(path.glob("*"))), reverse=True)
         for path in left:
+            if links := confined.links(path):
+                self.quarantine(path, f"{links[0]} is a link")
+                continue
             ours = path.with_name(f"{step.folder}.{uuid.uuid4().hex[:12]}")
             try:
                 os.rename(path, ours)
@@ -229,7 +241,7 @@ class Store:
             "key": step.key,
             "family": step.family,
             "payload": step.payload,
-            "files": {name: _measure(attempt / name) for name in _files(attempt)},
+            "files": {name: _measure(attempt / name) for name in confined.files(attempt)},
             "facts": facts,
             "made": {
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -290,7 +302,8 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(path, folder)
-            (folder / "reason.txt").write_text(reason + "\n")
+            if not folder.is_symlink():
+                (folder / "reason.txt").write_text(reason + "\n")
         except FileNotFoundError:
             pass  # another session moved it first
         for known in self._known.values():
@@ -344,7 +357,7 @@ def check(entry: Entry) -> str | None:
     """What is wrong with a result's files, or None."""
     for name, expected in entry.manifest["files"].items():
         path = entry.path / name
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             return f"{name} is missing"
         if _measure(path) != expected:
             return f"{name} does not have the content its manifest names"
@@ -373,24 +386,25 @@ def environment() -> dict[str, str]:
 
 
 def _read_entry(path: Path, kind: str, sizes: bool = True) -> Entry | None:
+    if path.is_symlink():
+        return None
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, json.JSONDecodeError):
+        return None
+    if not confined.inside(path, manifest.get("files", {})):
         return None
     if manifest.get("kind") != kind or not str(path.name).endswith(str(manifest.get("key", ""))[:16] or "\0"):
         return None
     if sizes:
         for name, expected in manifest["files"].items():
             try:
-                if (path / name).stat().st_size != expected["bytes"]:
+                found = os.lstat(path / name)
+                if found.st_size != expected["bytes"] or not stat.S_ISREG(found.st_mode):
                     return None
             except OSError:
                 return None
     return Entry(path, manifest)
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _measure(path: Path) -> dict[str, Any]:

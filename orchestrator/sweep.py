@@ -208,7 +208,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
     raw = _read(path)
     changed: dict[str, str] = {}
     for override in overrides or []:
-        changed[_apply(raw, override)] = f"--set {override}"
+        changed[_apply(raw, override)] = _as_typed(override)
     try:
         validated = Sweep.model_validate(raw)
     except ValidationError as problem:
@@ -292,6 +292,12 @@ def _read(path: Path) -> dict[str, Any]:
         found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
         raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
     return raw
+
+
+def _as_typed(override: str) -> str:
+    """An override as it was given, for messages; what may be a key somebody put in the wrong place is not repeated."""
+    name = override.partition("=")[0]
+    return f"--set {name}=..." if re.search(r"key|secret|password|base_url", override) else f"--set {override}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> str:

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
+_NOTHING, _STOP = "nothing", "stop"
+"""What the first worker tells the others instead of a job, which is JSON."""
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
@@ -182,7 +184,9 @@ class Lane:
     def _fit(self) -> None:
         """In a thread of the owner: the Train run, from start to stop."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from trainables.lane_config import LaneTorchConfig
 
         # Without a GPU of its own a worker must not see one, or DeepSpeed would take it.
         env = self.env if self.use_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **self.env}
@@ -191,7 +195,7 @@ class Lane:
             trainer = TorchTrainer(
                 serve,
                 train_loop_config={"jobs": self._jobs, "reports": self._reports},
-                torch_config=TorchConfig(backend="nccl" if self.use_gpu else "gloo"),
+                torch_config=LaneTorchConfig(backend="nccl" if self.use_gpu else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.workers, use_gpu=self.use_gpu, resources_per_worker=self.resources
                 ),
@@ -248,7 +252,6 @@ def serve(config: dict[str, Any]) -> None:
     """
     import ray
     from ray.util.queue import Empty
-    from torch import distributed
 
     from trainables.world import join_world
 
@@ -263,22 +266,20 @@ def serve(config: dict[str, Any]) -> None:
     ended: float | None = None
     while True:
         # The first worker says "nothing yet" now and then, so that the others' wait never meets the collective timeout.
-        order: list[Any] = [{"kind": "nothing"}]
+        order = _NOTHING
         if world.first:
             try:
-                text = jobs.get(timeout=_IDLE_SECONDS)
-                order = [{"kind": "stop"} if text is None else {"kind": "job", "job": text}]
+                order = jobs.get(timeout=_IDLE_SECONDS) or _STOP
             except Empty:
                 pass
-        if world.size > 1:
-            distributed.broadcast_object_list(order, src=0)
-        if order[0]["kind"] == "stop":
+        order = world.told(order)
+        if order == _STOP:
             return
-        if order[0]["kind"] == "nothing":
+        if order == _NOTHING:
             continue
         try:
             idle = None if ended is None else time.monotonic() - ended
-            facts = finetune(FineTuneJob.model_validate_json(order[0]["job"]), report)
+            facts = finetune(FineTuneJob.model_validate_json(order), report)
             facts["seconds_since_last_job"] = idle
             ended = time.monotonic()
         except BaseException as problem:

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.run.loopback import on_loopback
 from trainables.errors import EnvironmentProblem
 
 QUIET = {
@@ -72,15 +73,16 @@ def connected(address: str | None) -> Iterator[Room]:
     environment = {"env_vars": {name: os.environ[name] for name in QUIET}}
     try:
         if address is None:
-            ray.init(
-                address="local",
-                num_cpus=max(2, os.cpu_count() or 2),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=200 * 2**20,
-                runtime_env=environment,
-            )
+            with on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=max(2, os.cpu_count() or 2),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=200 * 2**20,
+                    runtime_env=environment,
+                )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (ConnectionError, OSError, RuntimeError, ValueError) as problem:
