@@ -17,7 +17,7 @@ from orchestrator.cost import estimate, human_bytes
 from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
 from orchestrator.plan import Plan, mixture_rows
-from orchestrator.review import Outlook, review
+from orchestrator.review import Outlook, explained, review
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
@@ -110,24 +110,15 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
 
 def status_json(plan: Plan, store: Store) -> None:
     """Status for programs: counts per kind and state, and every step that is not done."""
-    looks = review(plan, store)
-    states = {"reuse": "done", "wait": "running", "run": "to do"}
-    failed = store.failures()
+    errors = {**store.failures(for_good=False), **store.failures()}
     rows = []
     counts: dict[str, Counter[str]] = {}
-    for look in looks:
-        state = "failed" if look.step.key in failed and look.action == "blocked" else states.get(look.action, "blocked")
-        counts.setdefault(look.step.kind, Counter())[state] += 1
-        if state != "done":
-            rows.append(
-                {
-                    "kind": look.step.kind,
-                    "name": look.step.name,
-                    "key": look.step.key,
-                    "state": state,
-                    "why": look.reason,
-                }
-            )
+    for look in review(plan, store):
+        counts.setdefault(look.step.kind, Counter())[look.state] += 1
+        if look.state != "done":
+            row = {"kind": look.step.kind, "name": look.step.name, "key": look.step.key, "state": look.state}
+            error = errors[look.step.key]["error"] if look.step.key in errors else None
+            rows.append({**row, "why": look.reason, **({"error": error} if error else {})})
     say_json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
 
 
@@ -135,11 +126,12 @@ def status(plan: Plan, store: Store, console: Console) -> None:
     """Status for people."""
     looks = review(plan, store)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "done", "running", "to do", "blocked"):
+    states = ("done", "running", "to do", "failed", "blocked")
+    for column in ("", *states):
         table.add_column(column, justify="left" if not column else "right")
     for kind, label in LABELS.items():
-        actions = Counter(look.action for look in looks if look.step.kind == kind)
-        table.add_row(label, *(str(actions[action]) for action in ("reuse", "wait", "run", "blocked")))
+        counts = Counter(look.state for look in looks if look.step.kind == kind)
+        table.add_row(label, *(str(counts[state]) for state in states))
     console.print(table)
     for look in looks:
         if look.action == "wait":
@@ -147,12 +139,18 @@ def status(plan: Plan, store: Store, console: Console) -> None:
                 console,
                 f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}",
             )
-    failed = [look for look in looks if look.action == "blocked" and not look.reason.startswith("blocked by")]
-    for look in failed:
-        say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
-    blocked = Counter(look.reason for look in looks if look.reason.startswith("blocked by"))
-    for reason, count in blocked.items():
-        say(console, f"{count} steps are {reason}.")
+    errors = store.failures()
+    failed = [(look.step, errors[look.step.key]["error"]) for look in looks if look.state == "failed"]
+    for line in explained(failed, [look.reason for look in looks if look.state == "blocked"]):
+        say(console, line)
+    for look in looks:
+        if look.state == "to do" and look.reason.startswith("given up"):
+            say(console, f"{look.step.kind} {look.step.name}: {look.reason}")
+    if failed:
+        say(
+            console,
+            f"Whole errors: {store.root / 'failures'}, or status --json; pinch run --retry-failed tries them again.",
+        )
     if all(look.action == "reuse" for look in looks):
         say(console, "Everything is done.")
 

@@ -271,7 +271,7 @@ class Store:
         else:
             raise EnvironmentProblem(f"{target}: something that is not a result keeps coming back there")
         self._known.setdefault(step.kind, {})[step.key] = entry
-        (self.root / "failures" / f"{step.key}.json").unlink(missing_ok=True)
+        self.forget_failure(step.key)
         return entry
 
     def discard(self, attempt: Path) -> None:
@@ -311,23 +311,23 @@ class Store:
                 del known[key]
         return folder
 
-    def record_failure(self, step: Step, error: str) -> None:
-        """Remember that a step failed for a reason that will not go away by itself."""
-        folder = self.root / "failures"
+    def record_failure(self, step: Step, error: str, for_good: bool = True) -> None:
+        """Remember, with its whole error, that a step failed: for good, or (``given_up``) until the next run tries."""
+        folder = self.root / ("failures" if for_good else "given_up")
         folder.mkdir(exist_ok=True)
-        write_json(
-            folder / f"{step.key}.json",
-            {"kind": step.kind, "name": step.name, "key": step.key, "error": error},
-        )
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        about = {"kind": step.kind, "name": step.name, "key": step.key, "at": at, "host": socket.gethostname()}
+        write_json(folder / f"{step.key}.json", {**about, "error": error})
 
-    def failures(self) -> dict[str, dict[str, str]]:
-        """key -> what was recorded, for every step that failed for good."""
-        folder = self.root / "failures"
+    def failures(self, for_good: bool = True) -> dict[str, dict[str, str]]:
+        """key -> what was recorded, for every step that failed for good, or that the last run gave up."""
+        folder = self.root / ("failures" if for_good else "given_up")
         found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
         return {failure["key"]: failure for failure in found}
 
     def forget_failure(self, key: str) -> None:
-        (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
+        for folder in ("failures", "given_up"):
+            (self.root / folder / f"{key}.json").unlink(missing_ok=True)
 
     def verify(self) -> Iterator[tuple[Path, str | None]]:
         """Check every result against its manifest; what does not hold is quarantined. Yields (path, problem)."""

@@ -9,12 +9,14 @@ This module must never know how a step is made.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from orchestrator.identity import Step
+from orchestrator.review import in_a_sentence
 from orchestrator.store import Store
 
 LOOK_AGAIN = 2.0
@@ -137,7 +139,9 @@ class Board:
         with self._lock:
             self._tries[step.key] = self._tries.get(step.key, 0) + 1
             if self._tries[step.key] >= TRIES:
-                self._fail(step, f"gave up for this run after {TRIES} tries: {error}")
+                with contextlib.suppress(OSError):  # what cannot be written down is still said at the end of the run
+                    self.store.record_failure(step, error, for_good=False)
+                self._fail(step, f"gave up for this run after {TRIES} tries: {in_a_sentence(error)}")
             else:
                 self._set(step, State.TODO)
         self.store.sessions.release(step.key)

@@ -21,6 +21,7 @@ from orchestrator.gpu_memory import check, folder_of_base
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
+from orchestrator.review import explained
 from orchestrator.run.board import Board, State
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
@@ -239,11 +240,13 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     if plan.steps[-1].key in board.steps:
         _say_scores(plan, store, say)
     gaps = board.gaps()
-    for step, state, error in gaps[:8]:
-        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
+    failed = [(step, error) for step, state, error in gaps if state is State.FAILED]
+    blocked = [error for _, state, error in gaps if state is State.BLOCKED]
+    for line in explained(failed, blocked, most=8):
+        say(f"  {line}")
     source = plan.loaded.typed()
-    if len(gaps) > 8:
-        say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
+    if gaps:
+        say(f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
         say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
 
