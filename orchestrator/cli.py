@@ -298,15 +298,22 @@ def gc(
     show.gc(_existing(store), dry_run, err)
 
 
-@app.command(short_help="What this machine can run.", epilog="Example: pinch doctor")
+@app.command(
+    short_help="What this machine or cluster can run.",
+    epilog="Example: pinch doctor, or: pinch doctor paper --address 10.0.0.1:6379",
+)
 def doctor(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Look at what this sweep needs too: models, disk.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
 ) -> None:
-    """What this machine can run, and what to do about what it cannot."""
+    """What this machine, or every node of a cluster, can run, and what to do about what it cannot."""
     from orchestrator.doctor import examine
 
-    raise typer.Exit(examine(store, address, err))
+    raise typer.Exit(examine(store, address, plan_of(sweep, overrides) if sweep else None, err))
 
 
 def _existing(location: str) -> Any:

@@ -23,6 +23,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -291,6 +292,23 @@ def without_password(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
+
+
+def reachable(uri: str, timeout: float = 10.0) -> str | None:
+    """Why an MLflow does not answer, in a sentence without its password; None where it does."""
+    address, credentials = _apart(uri)
+    once = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(timeout))}
+    os.environ.update({**SETTINGS, **once})
+    for name, value in credentials.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    try:
+        MlflowClient(tracking_uri=address).search_experiments(max_results=1)
+    except Exception as problem:  # noqa: BLE001 - whatever MLflow, a database or the network raises
+        text = re.sub(r"//[^/@\s]*@", "//", str(problem)).strip().splitlines() or [type(problem).__name__]
+        return text[0][:300]
+    return None
 
 
 def _apart(uri: str) -> tuple[str, dict[str, str]]:

@@ -123,6 +123,7 @@ class Runtime(Spec):
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
     offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
     gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
+    canary: Literal["auto"] | bool = runtime("auto", description="one comparison first; auto: on several nodes")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[

@@ -147,6 +147,34 @@ def prepare(
     return facts | {"seconds": time.monotonic() - started}
 
 
+def loadable(source: BaseSource) -> None:
+    """Read a base's configuration and tokenizer, and no weights: whether it could be prepared here.
+
+    Raises:
+        UserError: it is not here, or not usable. EnvironmentProblem: the hub cannot be reached.
+    """
+    if source.kind == "package":
+        gguf_base.package_version(source.where)
+    elif source.kind == "gguf":
+        _existing_gguf(Path(source.where))
+    elif source.kind in ("folder", "hub"):
+        from transformers import AutoConfig, AutoTokenizer
+
+        folder = Path(source.where)
+        if source.kind == "hub":
+            commit = hub_base.commit_of(source.where, source.revision)
+            folder = hub_base.fetch(source.where, commit, wanted=hub_base.WITHOUT_WEIGHTS)
+        elif not folder.is_dir():
+            raise UserError(f"base: there is no folder {folder} here; put it there, or name one that every node has")
+        else:
+            _check_folder(folder)
+        try:
+            AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (ValueError, KeyError, OSError) as problem:
+            raise UserError(f"base: {folder} cannot be loaded: {problem}") from problem
+
+
 def write_base(model: Any, tokenizer: Any, out: Path) -> dict[str, Any]:
     """Write a loaded model as a prepared base: bf16, untied, with tokenizer and probe. Returns its sizes."""
     import torch

@@ -48,11 +48,14 @@ class Board:
         self._looked: dict[str, float] = {}
         self._users: dict[str, list[Step]] = {key: [] for key in self.steps}
         self._open: dict[str, dict[str, Step]] = {}
+        self._first: set[str] = set()
         self._lock = threading.RLock()
         self._on_change = on_change
         self.stopping = threading.Event()
         self.broken: str | None = None
         """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
+        self.stopped: str | None = None
+        """Set when a step that everything else was held back for has no result: the run ends, with this sentence."""
         for step in self.steps.values():
             for needed in step.needs:
                 self._users[needed.key].append(step)
@@ -92,6 +95,11 @@ class Board:
             ]
 
     # Taking and giving back
+
+    def hold_back(self, first: Iterable[Step]) -> None:
+        """Hand nothing but these out until they are done; when one of them is not to be had, nothing else at all."""
+        with self._lock:
+            self._first = {step.key for step in first if self._states[step.key] is not State.DONE}
 
     def claim(self, kind: str, prefer: Callable[[Step], int] | None = None) -> Step | None:
         """A step of this kind that can start now, leased to this session; None when there is none at the moment.
@@ -169,7 +177,7 @@ class Board:
 
     def _can_start(self, step: Step) -> bool:
         state = self._states[step.key]
-        if state is State.RUNNING:
+        if state is State.RUNNING or (self._first and step.key not in self._first):
             return False
         if state is State.ELSEWHERE and time.monotonic() - self._looked[step.key] < LOOK_AGAIN:
             return False
@@ -190,6 +198,11 @@ class Board:
     def _set(self, step: Step, state: State) -> None:
         before = self._states.get(step.key)
         self._states[step.key] = state
+        if step.key in self._first and state is State.DONE:
+            self._first.remove(step.key)
+        elif step.key in self._first and state is State.FAILED:
+            self.stopped = f"the canary's {step.kind} {step.name} failed; nothing else was begun"
+            self.stopping.set()
         of_kind = self._open.setdefault(step.kind, {})
         if state in (State.TODO, State.RUNNING, State.ELSEWHERE):
             of_kind[step.key] = step

@@ -23,6 +23,7 @@ from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.review import explained
 from orchestrator.run.board import Board, State
+from orchestrator.run.canary import chain, sentence
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -97,6 +98,8 @@ def run(
         with _terminated_like_interrupted():
             _work(plan, store, board, progress, recorder, keeper, address)
         status = SOME_FAILED if board.gaps() else DONE
+        if board.stopped:
+            stopped = f"Stopped: {board.stopped}. Mend it and go on with: {again} --retry-failed"
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BudgetReached as problem:
@@ -156,6 +159,10 @@ def _work(
             ),
         )
         steps = board.steps
+        first = chain(board) if _canary_wanted(plan) else []
+        if first:
+            board.hold_back(first)
+            progress.say(sentence(first, board))
 
         def heard(report: dict[str, Any]) -> None:
             progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
@@ -169,6 +176,8 @@ def _work(
                     if placement.gpus:
                         progress.say(_memory(plan, store, placement))
                     tuning.start()
+                if board.stopped:
+                    return
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
@@ -186,6 +195,14 @@ def _work(
             board.stopping.set()
             evaluation.stop()
             tuning.join(timeout=0.0 if board.unfinished() else 20.0)
+
+
+def _canary_wanted(plan: Plan) -> bool:
+    """As the sweep says; unless it says, on a cluster of several nodes."""
+    import ray
+
+    wanted = plan.sweep.runtime.canary
+    return sum(node["Alive"] for node in ray.nodes()) > 1 if wanted == "auto" else wanted
 
 
 def _lanes_may_come_up(plan: Plan, board: Board, placement: Placement, evaluation: Evaluation) -> bool:
