@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -190,7 +191,8 @@ def _ask_all(asked: Asked) -> list[_Row]:
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    scratch = ray._private.worker._global_node.get_session_dir_path()
+    here: Any = ray._private.worker._global_node
+    scratch = here.get_session_dir_path()
     task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(_look_from)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked_of = {
@@ -229,7 +231,7 @@ def _judge(rows: list[_Row]) -> Iterator[Finding]:
         if seen is None:
             yield row.name, False, f"{row.problem}; install Pinch's locked environment there, or take the node out"
             continue
-        others = {name: version for name, version in seen.versions.items() if version != ours[name]}
+        others = {name: version for name, version in seen.versions.items() if _plain(version) != _plain(ours[name])}
         if others:
             told = ", ".join(f"{name} {version} (here {ours[name]})" for name, version in others.items())
             yield row.name, False, f"{told}; install the same lock on every node"
@@ -251,6 +253,11 @@ def _judge(rows: list[_Row]) -> Iterator[Finding]:
         elif seen.scratch_free < SPARE:
             free, wanted = human_bytes(seen.scratch_free), human_bytes(SPARE)
             yield row.name, False, f"has {free} free for Ray, logs and compiled ops; {wanted} should be"
+
+
+def _plain(version: str) -> str:
+    """A version without what says for which device it was built: a head without GPUs may have torch 2.13.0+cpu."""
+    return version.partition("+")[0]
 
 
 def _disk(store: Store, plan: Plan | None) -> Iterator[Finding]:

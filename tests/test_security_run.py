@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,13 @@ def holding(folders: list[Path], values: dict[str, str]) -> list[tuple[str, str]
     ]
 
 
+def handed_out(port: int, run: str, artifact: str) -> tuple[str, str]:
+    """How MLflow gives an artifact to a browser: what it is to do with it, and whether it may guess what it is."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/get-artifact?path={artifact}&run_uuid={run}") as answer:
+        disposition = answer.headers["content-disposition"].partition(";")[0]
+        return disposition, answer.headers["x-content-type-options"]
+
+
 def test_no_secret_is_found_afterwards_and_no_port_is_open_to_others(
     tmp_path: Path, planted: dict[str, str], scratch: Path, mlflow: int, pinch: Pinch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +139,9 @@ def test_no_secret_is_found_afterwards_and_no_port_is_open_to_others(
     for number, arguments in enumerate((["plan", "--json"], ["plan", "--settings"], ["status"], ["scores"])):
         said = pinch(arguments[0], sweep, "--store", store, *arguments[1:])
         (tmp_path / f"said-{number}").write_text(said.stdout + said.stderr)
-    assert list((tmp_path / "mlflow").rglob("small-report.html")), "the report was attached to the sweep's run"
+    (page,) = (tmp_path / "mlflow").rglob("small-report.html")
+    assert handed_out(mlflow, page.parent.parent.name, page.name) == ("attachment", "nosniff")
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src' in page.read_text()
     assert list((scratch / "ray").rglob("*.log")), "Ray's logs were looked at"
     assert holding([tmp_path, scratch], planted) == []
     assert open_to_others == set()

@@ -22,6 +22,6 @@ class LaneTorchConfig(TorchConfig):
 
 
 class _Backend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(listen_where_named)
         super().on_start(worker_group, backend_config)
