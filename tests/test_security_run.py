@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -75,13 +76,13 @@ def mlflow(tmp_path: Path) -> Iterator[int]:
         port = int(free.getsockname()[1])
     command, more = ui_command(folder, "127.0.0.1", port)
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **more}, stdout=log, stderr=log)
+        server = subprocess.Popen(command, env={**os.environ, **more}, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 90
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
         time.sleep(0.2)
     yield port
-    server.terminate()
+    os.killpg(server.pid, signal.SIGTERM)  # its workers too
     server.wait(30)
 
 
