@@ -93,6 +93,7 @@ RUNTIME = (
     "runtime.offload=true",
     "runtime.gradient_checkpointing=true",
     "runtime.keep=scores",
+    "runtime.canary=true",
     "runtime.max_cost=10",
     "runtime.prices={gpu_hour: {amount: 2, date: 2026-11-01}}",
 )
