@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from trainables.errors import EnvironmentProblem
+from trainables.errors import EnvironmentProblem, UserError
 
 
 def inside(folder: Path, names: Iterable[str]) -> bool:
@@ -37,8 +37,16 @@ def links(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink())
 
 
-def diverted(root: Path) -> Path | None:
-    """A link among the folders of a store that are written into file by file, or None."""
+def refuse_links(root: Path) -> None:
+    """To be called before a store is written to.
+
+    Raises:
+        UserError: one of the folders of a store that are written into file by file is a link.
+    """
     patterns = ("*", "reports/*", "reports/*/*", "annotations/*", "lengths/*")
-    looked_at = (path for pattern in patterns for path in sorted(root.glob(pattern)))
-    return next((path for path in looked_at if path.is_symlink()), None)
+    for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+        if path.is_symlink():
+            raise UserError(
+                f"--store {root}: {path.relative_to(root)} is a link, and what is written there would land elsewhere; "
+                "move what it points to into the store, or name another folder."
+            )

@@ -43,8 +43,8 @@ def examine(store: str, address: str | None, plan: Any, console: Console) -> int
                 highlight=False,
                 soft_wrap=True,
             )
-    if plan is not None:
-        return _cluster(store, None, plan, console) if fine else 3
+    if fine and plan is not None:
+        return _cluster(store, None, plan, console)
     console.print("This machine can run sweeps." if fine else "Mend what says NO, then ask again.", markup=False)
     return 0 if fine else 3
 

