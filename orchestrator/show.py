@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +17,7 @@ from orchestrator.cost import estimate, human_bytes
 from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
 from orchestrator.plan import Plan, mixture_rows
-from orchestrator.review import Outlook, explained, review
+from orchestrator.review import Outlook, State, explained, review
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
@@ -126,7 +126,7 @@ def status(plan: Plan, store: Store, console: Console) -> None:
     """Status for people."""
     looks = review(plan, store)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    states = ("done", "running", "to do", "failed", "blocked")
+    states = get_args(State)
     for column in ("", *states):
         table.add_column(column, justify="left" if not column else "right")
     for kind, label in LABELS.items():
