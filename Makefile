@@ -8,14 +8,15 @@ TORCH := torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # vLLM in the test's own process takes torch's process groups with it when it ends: these files have a process to themselves.
 ENGINES := tests/test_generate.py tests/test_judges.py
-LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra dev
+LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
+AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_DISABLE_TELEMETRY := 1
 export VLLM_NO_USAGE_STATS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-all lint lock environment clean
+.PHONY: demo test test-all lint audit lock environment clean
 
 demo: $(VENV)/installed  ## the main job, then where to look
 	$(BIN)/pinch run demo
@@ -34,6 +35,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(VENV)/installed  ## known vulnerabilities of what the locks install; says so where the data cannot be reached
+	$(BIN)/python .ci/audit.py $(AUDIT) -- requirements/cpu.txt requirements/gpu.txt $(TORCH)
 
 environment: $(VENV)/installed
 

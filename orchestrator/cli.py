@@ -67,11 +67,38 @@ def run(
     overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+    session: Annotated[str | None, typer.Option(hidden=True)] = None,
+    expect: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Do what is missing of a sweep. Also how an interrupted one goes on."""
     from orchestrator.run.session import run as run_session
 
-    raise typer.Exit(run_session(sweep_of(sweep, overrides), store, err, address, retry_failed))
+    loaded = sweep_of(sweep, overrides)
+    raise typer.Exit(run_session(loaded, store, err, address, retry_failed, session=session, expect=expect))
+
+
+@app.command(epilog="Example: pinch submit demo --address http://127.0.0.1:8265 --store s3://bucket/sweeps")
+def submit(
+    sweep: SweepArgument,
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="DASHBOARD",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
+        ),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+) -> None:
+    """Run a sweep as a job on a cluster and follow it; Ctrl-C leaves it running, the same command follows it again."""
+    from orchestrator.submit.following import Following
+    from orchestrator.submit.head import Head
+
+    head = Head(address)
+    following = Following(sweep_of(sweep, overrides), store, head, err, retry_failed=retry_failed)
+    raise typer.Exit(following.run())
 
 
 @app.command(
@@ -100,8 +127,13 @@ def status(
     """What is done, running (and by whom), failed and blocked."""
     from orchestrator import show
 
-    made, opened = plan_of(sweep, overrides), results_at(store)
-    show.status_json(made, opened) if as_json else show.status(made, opened, err)
+    opened = results_at(store)
+    if as_json:
+        show.status_json(plan_of(sweep, overrides), opened)
+    else:
+        from orchestrator.outline import outline_of
+
+        show.status(outline_of(sweep_of(sweep, overrides), opened), opened, err)
 
 
 @app.command(short_help="The score table, as CSV.", epilog="Example: pinch scores demo --csv scores.csv")
@@ -262,11 +294,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
+    from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
-        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
+        where = without_password(elsewhere)
+        raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {where}; open that, or unset the variable.")
     opened = store_at(store)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
@@ -296,15 +330,22 @@ def gc(
     show.gc(_existing(store), dry_run, err)
 
 
-@app.command(short_help="What this machine can run.", epilog="Example: pinch doctor")
+@app.command(
+    short_help="What this machine, or a cluster, can run.",
+    epilog="Example: pinch doctor, or: pinch doctor paper --address 10.0.0.1:6379",
+)
 def doctor(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Look at what this sweep needs too: models, disk.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
 ) -> None:
-    """What this machine can run, and what to do about what it cannot."""
+    """What this machine, or every node of a cluster, can run, and what to do about what it cannot."""
     from orchestrator.doctor import examine
 
-    raise typer.Exit(examine(store, address, err))
+    raise typer.Exit(examine(store, address, plan_of(sweep, overrides) if sweep else None, err))
 
 
 def _existing(location: str) -> Any:

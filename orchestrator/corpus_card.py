@@ -152,7 +152,7 @@ class _Tokens:
         else:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(base.path)
+            self._tokenizer = AutoTokenizer.from_pretrained(base.path, trust_remote_code=False)
         self._template = template_text(template, self._tokenizer)
 
     def inputs(self, instructions: Sequence[str]) -> list[int]:

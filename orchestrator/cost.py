@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.store import Entry, Store
+from orchestrator.store import Store
+from orchestrator.store_index import Listing, Made
 
 TINY_BYTES = 8 * 2**20
 """A checkpoint of tiny with tokenizer and probe, rounded up."""
@@ -101,27 +103,32 @@ def _base_bytes(plan: Plan) -> int | None:
 
 def _typical(kind: str, plan: Plan, store: Store) -> float | None:
     """Median seconds of results of a kind that are like the plan's."""
+    behind = {needed: store.listing(needed) for needed in _BEHIND.get(kind, ())}
     values = [
-        float(entry.facts["seconds"])
-        for entry in store.entries(kind).values()
-        if "seconds" in entry.facts and _alike(kind, entry, plan, store)
+        float(made.facts["seconds"])
+        for made in store.listing(kind)
+        if "seconds" in made.facts and _alike(kind, made, plan, behind)
     ]
     return statistics.median(values) if values else None
 
 
-def _alike(kind: str, entry: Entry, plan: Plan, store: Store) -> bool:
-    payload: dict[str, Any] = entry.manifest["payload"]
+_BEHIND = {"selection": ("fine_tune",), "generation_set": ("selection", "fine_tune")}
+"""What tells of which base a result is."""
+
+
+def _alike(kind: str, made: Made, plan: Plan, behind: Mapping[str, Listing]) -> bool:
+    payload = made.payload
     if kind == "base":
         return False  # another model's, or it would not be missing
     if kind == "corpus":
         return payload["source"] == plan.sweep.corpus.source
     if kind == "selection":
-        tuned = store.entries("fine_tune").get(payload["fine_tune"])
-        return tuned is not None and tuned.manifest["payload"]["base"] == plan.base.key
+        tuned = behind["fine_tune"].get(payload["fine_tune"])
+        return tuned is not None and tuned.payload["base"] == plan.base.key
     if kind == "generation_set":
-        chosen = store.entries("selection").get(payload["weights"])
+        chosen = behind["selection"].get(payload["weights"])
         of_base = payload["weights"] == plan.base.key or (
-            chosen is not None and _alike("selection", chosen, plan, store)
+            chosen is not None and _alike("selection", chosen, plan, behind)
         )
         return of_base and payload["sampling"] == _as_json(plan.sweep.sampling.identity())
     if kind == "fine_tune":

@@ -1,4 +1,7 @@
-"""`pinch doctor`: what this machine can run, each line with what to do about what it cannot."""
+"""`pinch doctor`: what this machine can run, each line with what to do about what it cannot.
+
+What the nodes of a cluster can is asked by `orchestrator.cluster_doctor`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -20,10 +24,17 @@ Finding = tuple[str, bool, str]
 """(what was looked at, whether it is fine, what was found and what to do)."""
 
 
-def examine(store: str, address: str | None, console: Console) -> int:
-    """Look at packages, compiler, memory, GPUs, Ray and the store; exit status 0, or 3 when something is missing."""
+def examine(store: str, address: str | None, plan: Any, console: Console) -> int:
+    """Look at packages, compiler, memory, GPUs, Ray and the store; exit status 0, or 3 when something is missing.
+
+    Args:
+        address: a cluster, of which every node is looked at instead of this machine.
+        plan: a sweep's, whose models and needs are looked at too; or None.
+    """
+    if address is not None:
+        return _cluster(store, address, plan, console)
     fine = True
-    for check in (_packages, _compiler, _machine, lambda: _store(store), lambda: _ray(address)):
+    for check in (_packages, _compiler, _machine, lambda: _store(store), _ray):
         for what, good, said in check():
             fine = fine and good
             console.print(
@@ -32,7 +43,18 @@ def examine(store: str, address: str | None, console: Console) -> int:
                 highlight=False,
                 soft_wrap=True,
             )
+    if fine and plan is not None:
+        return _cluster(store, None, plan, console)
     console.print("This machine can run sweeps." if fine else "Mend what says NO, then ask again.", markup=False)
+    return 0 if fine else 3
+
+
+def _cluster(store: str, address: str | None, plan: Any, console: Console) -> int:
+    from orchestrator.cluster_doctor import examine_cluster
+
+    fine = examine_cluster(store, address, plan, console)
+    can = "This sweep can run here." if plan else "This cluster can run sweeps."
+    console.print(can if fine else "Mend what says NO, then ask again.", markup=False)
     return 0 if fine else 3
 
 
@@ -103,12 +125,11 @@ def _store(location: str) -> Iterator[Finding]:
         yield "store", False, f"{store.root}: cannot be written ({problem.strerror}); name a folder you may write to"
 
 
-def _ray(address: str | None) -> Iterator[Finding]:
+def _ray() -> Iterator[Finding]:
     from orchestrator.run.cluster import connected
 
-    where = address or "this machine"
     try:
-        with connected(address) as room:
-            yield "Ray", True, f"starts on {where}: {room.cpus:.0f} cores, {room.gpus:.0f} GPUs"
+        with connected(None) as room:
+            yield "Ray", True, f"starts on this machine: {room.cpus:.0f} cores, {room.gpus:.0f} GPUs"
     except EnvironmentProblem as problem:
         yield "Ray", False, str(problem)

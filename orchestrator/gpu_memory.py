@@ -53,7 +53,7 @@ def told(plan: Plan, store: Store) -> list[str]:
         return [f"Memory per GPU is not known before the base {source.label} is in the store; a run makes it first."]
     gpus = 1 if runtime.gpus_per_fine_tune == "auto" else runtime.gpus_per_fine_tune
     found = list(layouts(runtime.parallel))
-    longest, examples = _longest(plan.sweep.recipe), found[0].micro_batch
+    longest, examples = longest_example(plan.sweep.recipe), found[0].micro_batch
     return [
         f"Memory of each GPU for a fine-tune on {_count(gpus, 'GPU')}, {_count(examples, 'example')} of "
         f"{longest:,} tokens at a time (and {MARGIN:.0%} to spare):",
@@ -82,7 +82,7 @@ def check(sweep: Sweep, shape: ModelShape, workers: int, room: float, host: floa
     Raises:
         EnvironmentProblem: nothing the settings allow fits; it says what to change.
     """
-    asked, recipe, longest = sweep.runtime.parallel, sweep.recipe, _longest(sweep.recipe)
+    asked, recipe, longest = sweep.runtime.parallel, sweep.recipe, longest_example(sweep.recipe)
 
     def fits(parallel: Parallel, recipe: Recipe, workers: int, spare: float = MARGIN) -> Settled | None:
         return choose(parallel, recipe, shape, workers, longest, (1 - spare) * room, host)
@@ -131,7 +131,8 @@ def _parts(need: Need) -> str:
     return f"{human_bytes(need.gpu)}{host} ({listed})"
 
 
-def _longest(recipe: Recipe) -> int:
+def longest_example(recipe: Recipe) -> int:
+    """Tokens of the longest training example there can be."""
     return recipe.max_input_tokens + recipe.max_target_tokens
 
 

@@ -53,7 +53,8 @@ class Keeper:
         Raises:
             EnvironmentProblem: with what is needed and what is free.
         """
-        missing = [model for model in self.plan.models if model.fine_tune and not _done(self.store, model.fine_tune)]
+        there = self.store.listing("fine_tune")
+        missing = [model for model in self.plan.models if model.fine_tune and model.fine_tune.key not in there]
         needed = disk_needed(self.plan, len(missing))
         free = shutil.disk_usage(self.store.root).free
         if needed is not None and needed > free:
@@ -147,8 +148,7 @@ def _wanted(model: Model, plan: Plan, store: Store, entry: Entry) -> set[str]:
     selection = store.find("selection", model.weights.key)
     if rule == "all" or selection is None:
         return set(_checkpoints(entry))
-    sets = [step for step in plan.of_kind("generation_set") if plan.model_of_step[step.key] is model]
-    if rule == "scores" and all(_done(store, step) for step in sets):
+    if rule == "scores" and all(_done(store, step) for step in plan.sets_of(model)):
         return set()
     return {f"checkpoint-{selection.facts['selected']:06d}"}
 

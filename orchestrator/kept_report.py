@@ -56,18 +56,16 @@ def _read(folder: Path, drawn_from: str) -> KeptReport | None:
     except (OSError, ValueError):
         return None
     files = tuple(folder / name for name in known["files"])
-    return (
-        KeptReport(known["headline"], files) if known["from"] == drawn_from and all(map(Path.is_file, files)) else None
-    )
+    whole = all(file.parent == folder and file.is_file() and not file.is_symlink() for file in files)
+    return KeptReport(known["headline"], files) if known["from"] == drawn_from and whole else None
 
 
 def _inputs(plan: Plan, store: Store) -> str:
     """A digest of everything a report is drawn from, made of manifests alone."""
     made = {}
     for kind in {step.kind for step in plan.steps}:
-        entries = store.entries(kind)
-        there = (entries[step.key] for step in plan.of_kind(kind) if step.key in entries)
-        made.update({entry.key: entry.manifest["made"]["at"] for entry in there})
+        listing = store.listing(kind)
+        made.update({step.key: listing.made_at(step.key) for step in plan.of_kind(kind) if step.key in listing})
     failures = store.failures()
     failed = {step.key: failures[step.key]["error"] for step in plan.steps if step.key in failures}
     settings = plan.sweep.model_dump(mode="json")

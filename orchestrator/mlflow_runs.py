@@ -23,12 +23,14 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from orchestrator.mlflow_ui import view_tags
 
@@ -46,6 +48,7 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing about a sweep leaves the machine unasked
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the tracker retries by itself; the default would hang for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for programs
 }
 """Environment for MLflow, where the user has not set it."""
 
@@ -137,13 +140,14 @@ class Runs:
 
     def _connect(self, book: dict[str, Any]) -> MlflowClient:
         if self._client is None:
-            for name, value in SETTINGS.items():
+            address, credentials = _apart(self.uri)
+            for name, value in {**SETTINGS, **credentials}.items():
                 os.environ.setdefault(name, value)
             from mlflow.tracking import MlflowClient
 
             for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a database is not news
                 logging.getLogger(noisy).setLevel(logging.WARNING)
-            client = MlflowClient(tracking_uri=self.uri)
+            client = MlflowClient(tracking_uri=address)
             self._experiment_id = self._find_or_make_experiment(client)
             self._made = f"{self._experiment_id} of {client.get_experiment(self._experiment_id).creation_time}"
             self._client = client
@@ -280,6 +284,43 @@ class Runs:
         temporary = self._ledger.with_name(f".{self._ledger.name}.{uuid.uuid4().hex[:8]}")
         temporary.write_text(text)
         os.replace(temporary, self._ledger)
+
+
+def without_password(uri: str) -> str:
+    """A URI without user and password, for messages and for the ledger."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
+
+
+def reachable(uri: str, timeout: float = 10.0) -> str | None:
+    """Why an MLflow does not answer, in a sentence without its password; None where it does."""
+    address, credentials = _apart(uri)
+    once = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(timeout))}
+    os.environ.update({**SETTINGS, **once})
+    for name, value in credentials.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    try:
+        MlflowClient(tracking_uri=address).search_experiments(max_results=1)
+    except Exception as problem:  # noqa: BLE001 - whatever MLflow, a database or the network raises
+        text = re.sub(r"//[^/@\s]*@", "//", str(problem)).strip().splitlines() or [type(problem).__name__]
+        return text[0][:300]
+    return None
+
+
+def _apart(uri: str) -> tuple[str, dict[str, str]]:
+    """A server's address as MLflow may repeat it, and the credentials that stood in it, as MLflow reads them.
+
+    MLflow prints and logs the address it was given. A database's credentials have no other place than its URI.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return uri, {}
+    credentials = {"MLFLOW_TRACKING_USERNAME": parts.username, "MLFLOW_TRACKING_PASSWORD": parts.password or ""}
+    return without_password(uri), {name: unquote(value) for name, value in credentials.items()}
 
 
 def _empty_book() -> dict[str, Any]:

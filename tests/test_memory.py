@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.gpu_memory import check
-from orchestrator.run import cluster
+from orchestrator.run import gpus
 from orchestrator.sweep import load
 from tests.conftest import Pinch
 from tests.engine_bytes import CASES, case, label
@@ -210,6 +210,6 @@ def test_gpus_that_do_not_answer_are_not_guessed_at():
 
     ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        assert cluster.gpu_memory() is None
+        assert gpus.gpu_memory({ray.nodes()[0]["NodeID"]: 2}) is None
     finally:
         ray.shutdown()

@@ -9,10 +9,25 @@ from ray.tune.search import Searcher
 from orchestrator.identity import Step
 from orchestrator.plan import Plan
 from orchestrator.run.board import Board
+from orchestrator.run.crew import Member
+from orchestrator.run.placement import Role
 from orchestrator.run.tuning import ClaimingSearcher
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL
+
+
+class Lanes:
+    """As many lanes as are asked for, all up and idle."""
+
+    def take(self, role: Role) -> Member:
+        return Member(name="lane", role=role, seat=(), actor=None, ready=None, since=0)
+
+    def give_back(self, member: Member, sound: bool = True) -> None:
+        pass
+
+    def on_lost_node(self, member: Member) -> bool:
+        return False
 
 
 def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path: Path) -> None:
@@ -28,7 +43,7 @@ def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path:
         store.publish(step, store.attempt(step), {})
         board.done(step)
 
-    searcher = ClaimingSearcher(plan, board, 2, lambda model: tmp_path / model.name, lambda report: None)
+    searcher = ClaimingSearcher(plan, board, Lanes(), 2, lambda model: tmp_path / model.name, lambda report: None)
     assert [searcher.suggest(f"lane-{at}")["key"] for at in range(2)] == ["", ""]
     assert searcher.suggest("early") is None, "a lane is brought up once"
     publish(board.claim("base"))

@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables import gguf_base, hub_base, tiny_base
+from trainables import gguf_base, hub_base, tiny_base, weight_files
 from trainables.batches import prompt_ids
 from trainables.errors import EnvironmentProblem, UserError
 from trainables.probe import log_probabilities, probe_tokens, write_probe
@@ -147,6 +147,34 @@ def prepare(
     return facts | {"seconds": time.monotonic() - started}
 
 
+def loadable(source: BaseSource) -> None:
+    """Read a base's configuration and tokenizer, and no weights: whether it could be prepared here.
+
+    Raises:
+        UserError: it is not here, or not usable. EnvironmentProblem: the hub cannot be reached.
+    """
+    if source.kind == "package":
+        gguf_base.package_version(source.where)
+    elif source.kind == "gguf":
+        _existing_gguf(Path(source.where))
+    elif source.kind in ("folder", "hub"):
+        from transformers import AutoConfig, AutoTokenizer
+
+        folder = Path(source.where)
+        if source.kind == "hub":
+            commit = hub_base.commit_of(source.where, source.revision)
+            folder = hub_base.fetch(source.where, commit, wanted=hub_base.WITHOUT_WEIGHTS)
+        elif not folder.is_dir():
+            raise UserError(f"base: there is no folder {folder} here; put it there, or name one that every node has")
+        else:
+            _check_folder(folder)
+        try:
+            AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (ValueError, KeyError, OSError) as problem:
+            raise UserError(f"base: {folder} cannot be loaded: {problem}") from problem
+
+
 def write_base(model: Any, tokenizer: Any, out: Path) -> dict[str, Any]:
     """Write a loaded model as a prepared base: bf16, untied, with tokenizer and probe. Returns its sizes."""
     import torch
@@ -202,6 +230,11 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
             folder, dtype=torch.bfloat16, trust_remote_code=False, use_safetensors=True
         )
     except (ValueError, KeyError, OSError) as problem:
+        if "trust_remote_code" in str(problem):
+            raise UserError(
+                f"base: {folder} comes with code of its own, and code from a model is never run here; name a model "
+                "that transformers knows by itself"
+            ) from None
         raise UserError(f"base: {folder} cannot be loaded as a causal language model: {problem}") from problem
     return model, tokenizer
 
@@ -211,15 +244,14 @@ def _check_folder(folder: Path) -> None:
         raise UserError(
             f"base: {folder} has no config.json, so it is not a Hugging Face model folder; write one of: {_FORMS}"
         )
-    if not any(folder.glob("*.safetensors")):
-        weights = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-        if weights:
-            raise UserError(
-                f"base: {folder} holds its weights in {weights[0]}, a pickle, and only safetensors are read; convert "
-                f'it where you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
-                f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-            )
-        raise UserError(f"base: {folder} has no *.safetensors weights; give the folder of a saved model")
+    refused = weight_files.refusal(folder)
+    if refused and "pickle" in refused:
+        raise UserError(
+            f'base: {refused}; convert it where you trust it: python -c "from transformers import '
+            f"AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    if refused:
+        raise UserError(f"base: {refused}; give the folder of a saved model")
 
 
 def _existing_gguf(path: Path) -> Path:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainables import weight_files
 from trainables.batches import template_text
 from trainables.engines.contract import WrongWeights, end_tokens
 from trainables.engines.loading import TOLERANCE, mean_difference, read_probe
@@ -71,7 +72,7 @@ def export(
 
 
 def _copy_adapter(checkpoint: Path, out: Path, base: BaseName) -> None:
-    shutil.copy2(checkpoint / "adapter_model.safetensors", out)
+    shutil.copy2(checkpoint / weight_files.ADAPTER, out)
     config = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -94,6 +95,9 @@ def _write_generation_config(out: Path, tokenizer: Any, ends: list[int], samplin
 def _load(folder: Path, adapter: Path | None = None) -> Any:
     from transformers import AutoModelForCausalLM
 
+    refused = weight_files.refusal(folder) or (weight_files.refusal(adapter, adapter=True) if adapter else None)
+    if refused:
+        raise WrongWeights(refused)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", use_safetensors=True, trust_remote_code=False
     )

@@ -24,6 +24,7 @@ from trainables.engines.contract import (
 )
 from trainables.errors import EnvironmentProblem
 from trainables.sampling import Sampling
+from trainables.weight_files import refusal
 
 __all__ = [
     "RESULT_VERSION",
@@ -60,8 +61,12 @@ def make_engine(
         max_model_len: tokens of prompt and response together.
 
     Raises:
-        EnvironmentProblem: the engine asked for cannot run here. WrongWeights: the base fails its own probe.
+        EnvironmentProblem: the engine asked for cannot run here. WrongWeights: the base fails its own
+            probe, or its weights are not safetensors.
     """
+    refused = refusal(base)
+    if refused:
+        raise WrongWeights(refused)
     settings = settings or EngineSettings()
     if choice != "transformers":
         from trainables.engines.vllm import VllmEngine

@@ -67,13 +67,14 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
 
     transformers_logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
         # Left to itself, transformers keeps the weights packed where it has kernels for them.
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
     except (ValueError, KeyError, NotImplementedError, OSError) as problem:
         raise UserError(f"base: {path} cannot be read as a GGUF language model: {problem}") from problem

@@ -17,6 +17,9 @@ from trainables.errors import EnvironmentProblem, UserError
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 
+WITHOUT_WEIGHTS = ["*.json", "*.jinja", "*.model", "*.txt"]
+"""A model's configuration and tokenizer."""
+
 
 @lru_cache(maxsize=32)
 def commit_of(name: str, revision: str | None) -> str:

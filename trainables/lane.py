@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ from trainables.finetune import FineTuneJob, finetune
 
 logger = logging.getLogger(__name__)
 
+NODE_ID = "ray.io/node-id"
+"""A label that Ray gives every node."""
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
+_NOTHING, _STOP = "nothing", "stop"
+"""What the first worker tells the others instead of a job, which is JSON."""
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
@@ -48,7 +52,8 @@ class Lane:
     """A resident worker group. Not thread-safe; one job at a time.
 
     ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``:
-    what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers.
+    what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``nodes``: the id
+    of the Ray node of each worker; empty leaves that to Ray.
     ``start_deadline``: seconds to become ready, placement and imports included. ``silence_deadline``: seconds a
     running job may say nothing.
     """
@@ -60,12 +65,14 @@ class Lane:
         resources: Mapping[str, float] | None = None,
         env: Mapping[str, str] | None = None,
         *,
+        nodes: Sequence[str] = (),
         start_deadline: float = 300.0,
         silence_deadline: float = 1800.0,
     ) -> None:
         self.workers, self.use_gpu = workers, use_gpu
         self.resources = dict(resources or {"CPU": 1})
         self.env = dict(env or {})
+        self.nodes = list(nodes)
         self.start_deadline, self.silence_deadline = start_deadline, silence_deadline
         self.poisoned = False
         self._thread: threading.Thread | None = None
@@ -73,6 +80,8 @@ class Lane:
         self._running = False
         self._ready: dict[int, Any] = {}
         self.pids: dict[int, int] = {}
+        self.placed: dict[int, str] = {}
+        """Rank -> id of the node its worker runs on."""
 
     def start(self) -> None:
         """Start the workers and wait until all of them are ready.
@@ -100,6 +109,7 @@ class Lane:
                 if message["kind"] == "ready":
                     self._ready[message["rank"]] = message["worker"]
                     self.pids[message["rank"]] = message["pid"]
+                    self.placed[message["rank"]] = message["node"]
         except BaseException:
             self.stop()
             raise
@@ -170,7 +180,7 @@ class Lane:
         thread.join(30)
         if thread.is_alive():
             logger.warning("the Ray Train run of a lane did not end within 30 s of its workers being killed")
-        self._ready, self.pids = {}, {}
+        self._ready, self.pids, self.placed = {}, {}, {}
         self._running = False
         shutil.rmtree(self._storage, ignore_errors=True)
 
@@ -182,18 +192,24 @@ class Lane:
     def _fit(self) -> None:
         """In a thread of the owner: the Train run, from start to stop."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from trainables.lane_config import LaneTorchConfig
 
         # Without a GPU of its own a worker must not see one, or DeepSpeed would take it.
         env = self.env if self.use_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **self.env}
         settings: dict[str, Any] = {"worker_runtime_env": {"env_vars": env}} if env else {}
+        where: dict[str, Any] = {"label_selector": [{NODE_ID: node} for node in self.nodes]} if self.nodes else {}
         try:
             trainer = TorchTrainer(
                 serve,
                 train_loop_config={"jobs": self._jobs, "reports": self._reports},
-                torch_config=TorchConfig(backend="nccl" if self.use_gpu else "gloo"),
+                torch_config=LaneTorchConfig(backend="nccl" if self.use_gpu else "gloo"),
                 scaling_config=ScalingConfig(
-                    num_workers=self.workers, use_gpu=self.use_gpu, resources_per_worker=self.resources
+                    num_workers=self.workers,
+                    use_gpu=self.use_gpu,
+                    resources_per_worker=self.resources,
+                    **where,
                 ),
                 run_config=RunConfig(
                     name="lane",
@@ -248,14 +264,14 @@ def serve(config: dict[str, Any]) -> None:
     """
     import ray
     from ray.util.queue import Empty
-    from torch import distributed
 
     from trainables.world import join_world
 
     jobs, reports = config["jobs"], config["reports"]
     world = join_world()
-    handle = ray.get_runtime_context().current_actor
-    reports.put({"kind": "ready", "rank": world.rank, "worker": handle, "pid": os.getpid()})
+    here = ray.get_runtime_context()
+    place = {"worker": here.current_actor, "pid": os.getpid(), "node": here.get_node_id()}
+    reports.put({"kind": "ready", "rank": world.rank, **place})
 
     def report(content: dict[str, Any]) -> None:
         reports.put({"kind": "report", "report": content})
@@ -263,22 +279,20 @@ def serve(config: dict[str, Any]) -> None:
     ended: float | None = None
     while True:
         # The first worker says "nothing yet" now and then, so that the others' wait never meets the collective timeout.
-        order: list[Any] = [{"kind": "nothing"}]
+        order = _NOTHING
         if world.first:
             try:
-                text = jobs.get(timeout=_IDLE_SECONDS)
-                order = [{"kind": "stop"} if text is None else {"kind": "job", "job": text}]
+                order = jobs.get(timeout=_IDLE_SECONDS) or _STOP
             except Empty:
                 pass
-        if world.size > 1:
-            distributed.broadcast_object_list(order, src=0)
-        if order[0]["kind"] == "stop":
+        order = world.told(order)
+        if order == _STOP:
             return
-        if order[0]["kind"] == "nothing":
+        if order == _NOTHING:
             continue
         try:
             idle = None if ended is None else time.monotonic() - ended
-            facts = finetune(FineTuneJob.model_validate_json(order[0]["job"]), report)
+            facts = finetune(FineTuneJob.model_validate_json(order), report)
             facts["seconds_since_last_job"] = idle
             ended = time.monotonic()
         except BaseException as problem:

@@ -19,6 +19,7 @@ from trainables.batches import MicroBatch
 from trainables.dropout import apply_dropout
 from trainables.errors import UserError
 from trainables.recipe import Recipe
+from trainables.weight_files import refusal
 
 
 @lru_cache(maxsize=2)
@@ -130,6 +131,9 @@ def load_for_tuning(
     """
     from transformers import AutoModelForCausalLM
 
+    refused = refusal(base)
+    if refused:
+        raise UserError(refused)
     model: Any = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.bfloat16 if recipe.precision == "bf16" else torch.float32,

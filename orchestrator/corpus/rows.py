@@ -164,9 +164,14 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a list or an object")
 
 
+_as_json = json.encoder.encode_basestring
+"""A string as json.dumps writes it with ensure_ascii=False, without a new encoder for each."""
+
+
 def digest_of_rows(rows: Iterable[tuple[str | None, ...]]) -> str:
     """SHA-256 (64 hex digits) of rows as JSON lines."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        cells = ",".join(["null" if cell is None else _as_json(cell) for cell in row])
+        digest.update(f"[{cells}]\n".encode())
     return digest.hexdigest()

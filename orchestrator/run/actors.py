@@ -110,19 +110,21 @@ class JudgeActor:
         self._judge: Any = None
         self._pulse = pulse
 
-    def start(self, place: Place, spec: Any, base: str | None, engine: Any, threads: int, secret: Any) -> str:
+    def start(
+        self, place: Place, spec: Any, base: str | None, engine: Any, settings: EngineSettings, secret: Any
+    ) -> str:
         """Bring the judge up; returns its label.
 
         Args:
             base: the step key of a local judge's model.
+            settings: of its engine.
             secret: a remote judge's API key, as the session's own environment has it.
         """
         from trainables.judges import open_judge
 
         store = place.open()
         folder = store.use(jobs.entry_of(store, "base", base)) if base else None
-        settings = EngineSettings(threads=threads, max_sequences=32) if folder else None
-        self._judge = open_judge(spec, folder, engine, settings, secret)
+        self._judge = open_judge(spec, folder, engine, settings if folder else None, secret)
         return spec.label
 
     def compare(self, place: Place, job: ComparisonJob) -> None:

@@ -9,27 +9,24 @@ This module must never know how a step is made.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
-from enum import StrEnum
+from typing import Any
 
 from orchestrator.identity import Step
+from orchestrator.review import in_a_sentence
+from orchestrator.run.agenda import KINDS, OPEN, Agenda, State
+from orchestrator.run.placement import Demand, Role
 from orchestrator.store import Store
+
+__all__ = ["Board", "State"]
 
 LOOK_AGAIN = 2.0
 """Seconds after which a step that another session holds is looked at again."""
 TRIES = 3
 """How often a step is tried in one session when what fails is not the step itself."""
-
-
-class State(StrEnum):
-    TODO = "todo"
-    RUNNING = "running"
-    ELSEWHERE = "elsewhere"
-    DONE = "done"
-    FAILED = "failed"
-    BLOCKED = "blocked"
 
 
 class Board:
@@ -38,60 +35,66 @@ class Board:
     def __init__(self, steps: Iterable[Step], store: Store, on_change: Callable[[Step, State], None]) -> None:
         """Looks every step up in the store; failures recorded there stand until they are forgotten."""
         self.store = store
-        self.steps = {step.key: step for step in steps}
+        self.agenda = Agenda(steps)
+        self.steps = self.agenda.steps
         self.errors: dict[str, str] = {}
         self.made: list[Step] = []
-        self._states: dict[str, State] = {}
         self._tries: dict[str, int] = {}
         self._looked: dict[str, float] = {}
-        self._users: dict[str, list[Step]] = {key: [] for key in self.steps}
-        self._open: dict[str, dict[str, Step]] = {}
         self._lock = threading.RLock()
         self._on_change = on_change
         self.stopping = threading.Event()
         self.broken: str | None = None
         """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
-        for step in self.steps.values():
-            for needed in step.needs:
-                self._users[needed.key].append(step)
+        self.stopped: str | None = None
+        """Set when a step that everything else was held back for has no result: the run ends, with this sentence."""
         failures = store.failures()
-        for kind in {step.kind for step in self.steps.values()}:
-            done = store.entries(kind)
-            for step in self.steps.values():
-                if step.kind == kind:
-                    self._set(step, State.DONE if step.key in done else State.TODO)
+        done = {kind: store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
+        for step in self.steps.values():
+            if step.key in done[step.kind]:
+                self.agenda.set(step, State.DONE)
         for key in failures.keys() & self.steps.keys():
-            if self._states[key] is State.TODO:
+            if self.agenda.states[key] is State.TODO:
                 self._fail(self.steps[key], failures[key]["error"])
 
     # Questions
 
     def state(self, step: Step) -> State:
-        return self._states[step.key]
+        return self.agenda.states[step.key]
 
     def counts(self, kind: str) -> dict[State, int]:
         """How many steps of a kind are in each state."""
         with self._lock:
-            states = [self._states[key] for key, step in self.steps.items() if step.kind == kind]
-        return {state: states.count(state) for state in State}
+            return {state: len(self.agenda.in_state(kind, state)) for state in State}
 
     def unfinished(self, *kinds: str) -> bool:
         """Whether any step of these kinds (of all, when none is named) is still to be done, here or elsewhere."""
         with self._lock:
-            return any(bool(self._open.get(kind)) for kind in (kinds or tuple(self._open)))
+            return any(self.agenda.in_state(kind, state) for kind in (kinds or self.agenda.kinds) for state in OPEN)
+
+    def demand(self, role: Role, model_of: Callable[[Step], str]) -> Demand:
+        """What waits for the workers of a role."""
+        with self._lock:
+            self.look_again(*KINDS[role])
+            return self.agenda.demand(role, model_of)
 
     def gaps(self) -> list[tuple[Step, State, str]]:
         """The steps that ended without a result, each with why."""
         with self._lock:
             return [
-                (step, self._states[key], self.errors.get(key, ""))
+                (step, self.agenda.states[key], self.errors.get(key, ""))
                 for key, step in self.steps.items()
-                if self._states[key] in (State.FAILED, State.BLOCKED)
+                if self.agenda.states[key] in (State.FAILED, State.BLOCKED)
             ]
 
     # Taking and giving back
 
-    def claim(self, kind: str, prefer: Callable[[Step], int] | None = None) -> Step | None:
+    def hold_back(self, first: Iterable[Step]) -> None:
+        """Hand nothing but these out until they are done; when one of them is not to be had, nothing else at all."""
+        with self._lock:
+            self.agenda.hold_back(first)
+
+    def claim(self, kind: str, prefer: Callable[[Step], Any] | None = None) -> Step | None:
         """A step of this kind that can start now, leased to this session; None when there is none at the moment.
 
         Args:
@@ -100,10 +103,8 @@ class Board:
         with self._lock:
             if self.stopping.is_set():
                 return None
-            ready = [step for step in self._open.get(kind, {}).values() if self._can_start(step)]
-            if prefer is not None:
-                ready.sort(key=prefer)
-            for step in ready:
+            self.look_again(kind)
+            for step in self.agenda.ready(kind, prefer):
                 if self.store.find(step.kind, step.key) is not None:
                     self._set(step, State.DONE)
                 elif self.store.sessions.acquire(step.key):
@@ -117,6 +118,21 @@ class Board:
                     self._looked[step.key] = time.monotonic()
                     self._set(step, State.ELSEWHERE)
             return None
+
+    def look_again(self, *kinds: str) -> None:
+        """See what has become of steps that other sessions held a while ago."""
+        with self._lock:
+            now = time.monotonic()
+            for kind in kinds:
+                for step in list(self.agenda.in_state(kind, State.ELSEWHERE).values()):
+                    if now - self._looked[step.key] < LOOK_AGAIN or not self.agenda.can_start(step):
+                        continue
+                    if self.store.find(step.kind, step.key) is not None:
+                        self._set(step, State.DONE)
+                    elif self.store.sessions.holder(step.key) is None:
+                        self._set(step, State.TODO)
+                    else:
+                        self._looked[step.key] = now
 
     def done(self, step: Step) -> None:
         """This session published the step."""
@@ -132,12 +148,19 @@ class Board:
             self._fail(step, error)
         self.store.sessions.release(step.key)
 
-    def lost(self, step: Step, error: str) -> None:
-        """The machinery failed, not the step: it is tried again, here or in the next session."""
+    def lost(self, step: Step, error: str, blameless: bool = False) -> None:
+        """The machinery failed, not the step: it is tried again, here or in the next session.
+
+        Args:
+            blameless: it is known that the step had no part in it (its node went away): this is no try of it.
+        """
         with self._lock:
-            self._tries[step.key] = self._tries.get(step.key, 0) + 1
-            if self._tries[step.key] >= TRIES:
-                self._fail(step, f"gave up for this run after {TRIES} tries: {error}")
+            if not blameless:
+                self._tries[step.key] = self._tries.get(step.key, 0) + 1
+            if self._tries.get(step.key, 0) >= TRIES:
+                with contextlib.suppress(OSError):  # what cannot be written down is still said at the end of the run
+                    self.store.record_failure(step, error, for_good=False)
+                self._fail(step, f"gave up for this run after {TRIES} tries: {in_a_sentence(error)}")
             else:
                 self._set(step, State.TODO)
         self.store.sessions.release(step.key)
@@ -157,39 +180,28 @@ class Board:
             gone = [
                 step
                 for key, step in self.steps.items()
-                if self._states[key] is State.DONE and self.store.find(step.kind, key) is None
+                if self.agenda.states[key] is State.DONE and self.store.find(step.kind, key) is None
             ]
             for step in gone:
                 self._set(step, State.TODO)
         return gone
 
-    def _can_start(self, step: Step) -> bool:
-        state = self._states[step.key]
-        if state is State.RUNNING:
-            return False
-        if state is State.ELSEWHERE and time.monotonic() - self._looked[step.key] < LOOK_AGAIN:
-            return False
-        return all(self._states[needed.key] is State.DONE for needed in step.needs)
-
     def _fail(self, step: Step, error: str) -> None:
         self.errors[step.key] = error
         self._set(step, State.FAILED)
-        waiting = list(self._users[step.key])
+        waiting = list(self.agenda.users[step.key])
         while waiting:
             user = waiting.pop()
-            if self._states.get(user.key) in (State.DONE, State.FAILED, State.BLOCKED):
+            if self.agenda.states[user.key] in (State.DONE, State.FAILED, State.BLOCKED):
                 continue
             self.errors[user.key] = f"blocked by {step.kind} {step.name}"
             self._set(user, State.BLOCKED)
-            waiting.extend(self._users[user.key])
+            waiting.extend(self.agenda.users[user.key])
 
     def _set(self, step: Step, state: State) -> None:
-        before = self._states.get(step.key)
-        self._states[step.key] = state
-        of_kind = self._open.setdefault(step.kind, {})
-        if state in (State.TODO, State.RUNNING, State.ELSEWHERE):
-            of_kind[step.key] = step
-        else:
-            of_kind.pop(step.key, None)
-        if before is not None and before is not state:
+        before = self.agenda.set(step, state)
+        if state is State.FAILED and self.agenda.goes_first(step):
+            self.stopped = f"the canary's {step.kind} {step.name} failed; nothing else was begun"
+            self.stopping.set()
+        if before is not state:
             self._on_change(step, state)

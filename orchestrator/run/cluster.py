@@ -1,7 +1,7 @@
-"""Where a run takes place: Ray on this machine or a cluster, and how its room is divided.
+"""Where a run takes place: Ray on this machine or a cluster, and how its cores are divided.
 
 On a machine without a GPU the lane, the engine and the judge live side by side, each on its share of the cores.
-With GPUs, fine-tunes and engines have GPUs of their own.
+With GPUs, `placement` says who has which.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator
-from typing import Literal
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.run.growth import gpus_may_come
+from orchestrator.run.loopback import on_loopback
 from trainables.errors import EnvironmentProblem
 
 QUIET = {
@@ -45,19 +44,20 @@ class Room:
 
     cpus: float
     gpus: float
+    grows: bool = False
+    """Whether machines with GPUs join when they are asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
-    """How a run's room is divided."""
+class Shares:
+    """What a worker takes of the cores, and how many lane workers there are where no GPU counts them."""
 
-    lanes: int
-    workers_per_lane: int
-    cpus_per_worker: float
+    use_gpus: bool
+    lane_workers: int
+    lane_cpus: float
+    """Of each of a lane's workers; 0 beside a GPU, which is what counts there."""
     lane_threads: int
     engine_threads: int
-    engine_gpus: float
-    gpus: float
     sentence: str
 
 
@@ -72,15 +72,16 @@ def connected(address: str | None) -> Iterator[Room]:
     environment = {"env_vars": {name: os.environ[name] for name in QUIET}}
     try:
         if address is None:
-            ray.init(
-                address="local",
-                num_cpus=max(2, os.cpu_count() or 2),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=200 * 2**20,
-                runtime_env=environment,
-            )
+            with on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=max(2, os.cpu_count() or 2),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=200 * 2**20,
+                    runtime_env=environment,
+                )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     except (ConnectionError, OSError, RuntimeError, ValueError) as problem:
@@ -88,78 +89,39 @@ def connected(address: str | None) -> Iterator[Room]:
         raise EnvironmentProblem(f"Ray could not be started {where}: {problem}") from problem
     try:
         resources = ray.cluster_resources()
-        yield Room(cpus=resources.get("CPU", 1.0), gpus=resources.get("GPU", 0.0))
+        yield Room(
+            cpus=resources.get("CPU", 1.0),
+            gpus=resources.get("GPU", 0.0),
+            grows=address is not None and gpus_may_come(),
+        )
     finally:
         ray.shutdown()
 
 
-def gpu_memory(timeout: float = 120.0) -> tuple[float, float] | None:
-    """Bytes of the smallest GPU, and of main memory that is free beside it, over the nodes that have GPUs.
-
-    None where no CUDA device answers in time.
-    """
-    look = ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1)(_look)
-    with_gpus = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    asked = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-        for node in with_gpus
-    ]
-    try:
-        found = [memory for memory in ray.get(asked, timeout=timeout) if memory is not None]
-    except (GetTimeoutError, RayError):
-        return None
-    return min(found) if found else None
-
-
-def _look() -> tuple[float, float] | None:
-    import psutil
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    return float(torch.cuda.get_device_properties(0).total_memory), float(psutil.virtual_memory().available)
-
-
-def place(room: Room, gpus_per_fine_tune: int | Literal["auto"], small: bool) -> Placement:
-    """Divide the room.
+def share(room: Room, small: bool) -> Shares:
+    """Divide the cores.
 
     Args:
         small: the base is so small that a second thread slows its steps down; a second worker does not.
-
-    Raises:
-        EnvironmentProblem: when a fine-tune asks for more GPUs than there are.
     """
-    gpus = int(room.gpus)
-    if gpus == 0:
-        threads = max(1, int(room.cpus) // 2)
-        workers = min(2, int(room.cpus)) if small else 1
-        return Placement(
-            lanes=1,
-            workers_per_lane=workers,
-            cpus_per_worker=0.5 / workers,
-            lane_threads=1 if small else threads,
-            engine_threads=threads,
-            engine_gpus=0,
-            gpus=0,
-            sentence=f"No GPU: one lane for fine-tunes ({'two workers' if workers > 1 else 'one worker'}) and one "
-            f"engine side by side on {room.cpus:.0f} cores.",
+    if room.gpus or room.grows:
+        there = f"{room.gpus:.0f} GPUs" if room.gpus else "GPUs come when they are asked for"
+        return Shares(
+            use_gpus=True,
+            lane_workers=0,
+            lane_cpus=0,
+            lane_threads=4,
+            engine_threads=4,
+            sentence=f"{there}: fine-tunes, engines and judges come and go on them as there is work.",
         )
-    per_run = 1 if gpus_per_fine_tune == "auto" else gpus_per_fine_tune
-    if per_run > gpus:
-        raise EnvironmentProblem(
-            f"runtime.gpus_per_fine_tune: {per_run} are asked for and the cluster has {gpus}; lower it or add GPUs."
-        )
-    if gpus == 1:
-        lanes, engine_gpus = 1, 0.5
-    else:
-        lanes, engine_gpus = max(1, (gpus - 1) // per_run), 1.0
-    return Placement(
-        lanes=lanes,
-        workers_per_lane=per_run,
-        cpus_per_worker=1,
-        lane_threads=4,
-        engine_threads=4,
-        engine_gpus=engine_gpus,
-        gpus=room.gpus,
-        sentence=f"{gpus} GPUs: {lanes} lanes of {per_run} for fine-tunes, the rest for engines.",
+    threads = max(1, int(room.cpus) // 2)
+    workers = min(2, int(room.cpus)) if small else 1
+    return Shares(
+        use_gpus=False,
+        lane_workers=workers,
+        lane_cpus=0.5 / workers,
+        lane_threads=1 if small else threads,
+        engine_threads=threads,
+        sentence=f"No GPU: one lane for fine-tunes ({'two workers' if workers > 1 else 'one worker'}) and one "
+        f"engine side by side on {room.cpus:.0f} cores.",
     )

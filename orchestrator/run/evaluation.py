@@ -1,8 +1,8 @@
 """Everything but fine-tuning: inputs are built, checkpoints selected, responses drawn and compared as soon as they can.
 
-One loop, no stages: whenever an actor is free, the board is asked for a step it can do. A model's selection and
-response sets are preferred in the order that swaps weights least. An actor that dies, or does not become ready in
-time, is replaced, and its step given back to the board.
+One loop, no stages: whenever an engine or a judge is free, the board is asked for a step it can do. A model's selection
+and response sets are preferred in the order that swaps weights least. A worker that dies is ended, and its step given
+back to the board; the crew brings up another.
 """
 
 from __future__ import annotations
@@ -18,47 +18,30 @@ from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse, build_base, build_corpus
-from orchestrator.run.board import TRIES, Board, State
+from orchestrator.run.agenda import Order
+from orchestrator.run.board import TRIES, Board
+from orchestrator.run.crew import Crew, Member, Post, gpus_on, on_node
 from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.run.judging import ComparisonJob, account_of
+from orchestrator.run.placement import Demand, Role, Seat, Size
+from orchestrator.run.sizing import Sizing
 from orchestrator.run.translators import Translators, assemble_corpus
 from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
 from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, Unreachable, UserError
 from trainables.judges import api_key
 
-READY_WITHIN = 600.0
-"""Seconds an engine or judge has to come up (a 7B model from a slow disk, say)."""
-STARTS = 3
-"""How often an actor is started before the run gives its steps up."""
-
-
-@dataclasses.dataclass
-class _Worker:
-    """One actor, and the call it is in."""
-
-    kinds: tuple[str, ...]
-    actor: Any = None
-    ready: Any = None
-    started: float = 0.0
-    starts: int = 0
-    call: Any = None
-    step: Step | None = None
-    loaded: str = ""
-    """Key of the model whose weights were used last."""
-
 
 class Evaluation:
     """Feeds engines, judges and input tasks from the board; `pump` is called again and again by the session."""
 
     def __init__(
-        self, plan: Plan, board: Board, place: Place, say: Callable[[str], None], threads: int, gpus: float
+        self, plan: Plan, board: Board, place: Place, crew: Crew, say: Callable[[str], None], threads: int
     ) -> None:
-        self.plan, self.board, self.place, self.say = plan, board, place, say
-        self.threads, self.gpus = threads, gpus
+        self.plan, self.board, self.place, self.crew, self.say = plan, board, place, crew, say
+        self.threads = threads
+        self.order = Order.of(plan)
         self.pulse = Pulse.remote()  # type: ignore[attr-defined]
-        self._engine = _Worker(("selection", "generation_set"))
-        self._judge = _Worker(("comparison",))
         self._tasks: dict[Any, Step] = {}
         self._corpus = ray.put(plan.corpus)
         self.translators = Translators(plan, board, place, self.pulse, threads)
@@ -66,28 +49,45 @@ class Evaluation:
         self.over_budget: str | None = None
         """Set when paid work has cost what it may: the run ends with this sentence."""
 
+    def posts(self, sizing: Sizing) -> dict[Role, Post]:
+        """How the crew fills the roles that are fed from here."""
+
+        def post(role: Role, size: Callable[[], Size | None], hire: Callable[[str, Seat], tuple[Any, Any]]) -> Post:
+            return Post(
+                size=size, hire=hire, demand=lambda: self._demand(role), give_up=lambda why: self._give_up(role, why)
+            )
+
+        return {
+            Role.ENGINE: post(Role.ENGINE, sizing.engine, self._hire_engine),
+            Role.JUDGE: post(Role.JUDGE, sizing.judge, self._hire_judge),
+        }
+
     def pump(self, timeout: float) -> None:
         """Start what can start, then wait up to ``timeout`` seconds for something to end."""
         self._start_inputs()
-        for worker in (self._engine, self._judge):
-            self._tend(worker)
-        waiting = [*self._tasks, *(w.call for w in (self._engine, self._judge) if w.call is not None)]
-        waiting += [w.ready for w in (self._engine, self._judge) if w.ready is not None and w.call is None]
+        self.crew.settle()
+        for role in (Role.ENGINE, Role.JUDGE):
+            while (worker := self.crew.take(role)) and self._feed(worker):
+                pass
+        members = self.crew.members(Role.ENGINE, Role.JUDGE)
+        calls = {member.call: member for member in members if member.call is not None}
+        waiting = [*self._tasks, *calls, *(member.ready for member in members if member.ready is not None)]
         if not waiting:
             time.sleep(timeout)
             return
-        ended, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+        ended, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        if not ended:
+            ended, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
         for reference in ended:
             if reference in self._tasks:
                 step = self._tasks.pop(reference)
                 if step.kind == "translation":
                     self.translators.ended()
                 self._end(step, reference)
-            for worker in (self._engine, self._judge):
-                if reference == worker.call and worker.step is not None:
-                    step, worker.call, worker.step = worker.step, None, None
-                    if not self._end(step, reference):
-                        self._drop(worker)
+            elif reference in calls:
+                member = calls[reference]
+                sound = self._end(member.step, reference, member)
+                self.crew.give_back(member, sound)
 
     def progress(self) -> dict[str, tuple[float, float]]:
         """Step key -> (done, total) of the calls in progress; empty when nobody answers in time."""
@@ -97,9 +97,7 @@ class Evaluation:
             return {}
 
     def stop(self) -> None:
-        """End the actors."""
-        for worker in (self._engine, self._judge):
-            self._drop(worker)
+        """End who translates; engines and judges are the crew's."""
         self.translators.stop()
 
     # Inputs
@@ -120,103 +118,55 @@ class Evaluation:
             corpus: Any = self._corpus
             self._tasks[corpora.remote(self.place, step, corpus, languages[step.key])] = step
 
-    # Actors
+    # Engines and judges
 
-    def _tend(self, worker: _Worker) -> None:
-        if worker.call is not None:
-            return
-        if not self.board.unfinished(*worker.kinds):
-            return
-        if worker.actor is None:
-            if self._may_start(worker):
-                self._start(worker)
-            return
-        if worker.ready is not None and not self._is_ready(worker):
-            return
-        step = self._claim(worker)
+    def _demand(self, role: Role) -> Demand:
+        demand = self.board.demand(role, self.order.model_of)
+        if not self.crew.uses_gpus and demand.left:  # nothing is held back from anyone: it comes up early
+            demand = dataclasses.replace(demand, soon=max(1, demand.soon))
+        return demand
+
+    def _hire_engine(self, name: str, seat: Seat) -> tuple[Any, Any]:
+        options = {"num_cpus": self._cpus(), **on_node(seat)}
+        actor: Any = EngineActor.options(**options).remote(self.pulse)  # type: ignore[attr-defined]
+        return actor, actor.start.remote(self.place, self._engine_order(gpus_on(seat)))
+
+    def _hire_judge(self, name: str, seat: Seat) -> tuple[Any, Any]:
+        options = {"num_cpus": self._cpus() / 2, **on_node(seat)}
+        actor: Any = JudgeActor.options(**options).remote(self.pulse)  # type: ignore[attr-defined]
+        judge = self.plan.sweep.judge
+        base = self.plan.judge_base.key if self.plan.judge_base else None
+        settings = EngineSettings(threads=self.threads, max_sequences=32, gpus=gpus_on(seat))
+        engine = self.plan.sweep.runtime.engine
+        return actor, actor.start.remote(self.place, judge, base, engine, settings, api_key(judge))
+
+    def _feed(self, worker: Member) -> bool:
+        """Give a worker its next step; False when there is none."""
+        step = self.order.next(self.board.claim, worker.role, worker.loaded)
         if step is None:
-            return
-        worker.step = step
+            self.crew.give_back(worker)
+            return False
+        worker.step, worker.loaded = step, self.order.model_of(step)
         if step.kind == "comparison":
             worker.call = worker.actor.compare.remote(self.place, self._comparison_job(step))
         elif step.kind == "selection":
             worker.call = worker.actor.select.remote(self.place, self._selection_job(step))
         else:
             worker.call = worker.actor.generate.remote(self.place, self._generation_job(step))
-
-    def _may_start(self, worker: _Worker) -> bool:
-        if worker is self._engine:
-            return self.board.state(self.plan.base) is State.DONE and not self.translators.need_the_machine
-        judge_base = self.plan.judge_base
-        if judge_base is not None and self.board.state(judge_base) is not State.DONE:
-            return False
-        return self.board.counts("generation_set")[State.DONE] > 1
-
-    def _start(self, worker: _Worker) -> None:
-        if worker.starts >= STARTS:
-            while step := self._claim(worker):
-                self.board.lost(step, f"its worker did not start in {STARTS} tries")
-            return
-        worker.starts += 1
-        worker.started = time.monotonic()
-        if worker is self._engine:
-            actor = EngineActor.options(num_cpus=self._cpus(), num_gpus=self.gpus)  # type: ignore[attr-defined]
-            worker.actor = actor.remote(self.pulse)
-            worker.ready = worker.actor.start.remote(self.place, self._engine_order())
-        else:
-            judge = self.plan.sweep.judge
-            gpus = self.gpus if judge.kind == "local" else 0
-            actor = JudgeActor.options(num_cpus=self._cpus() / 2, num_gpus=gpus)  # type: ignore[attr-defined]
-            worker.actor = actor.remote(self.pulse)
-            base = self.plan.judge_base.key if self.plan.judge_base else None
-            engine = self.plan.sweep.runtime.engine
-            worker.ready = worker.actor.start.remote(self.place, judge, base, engine, self.threads, api_key(judge))
-
-    def _is_ready(self, worker: _Worker) -> bool:
-        done, _ = ray.wait([worker.ready], timeout=0)
-        what = "engine" if worker is self._engine else "judge"
-        if not done:
-            if time.monotonic() - worker.started > READY_WITHIN:
-                self.say(f"The {what} was not ready after {READY_WITHIN:.0f} s; starting it again.")
-                self._drop(worker)
-            return False
-        try:
-            sentence = ray.get(worker.ready)
-        except (ray.exceptions.RayError, EnvironmentProblem, UserError) as problem:
-            self.say(f"The {what} did not start: {_last_line(problem)}")
-            self._drop(worker)
-            return False
-        worker.ready = None
-        self.say(f"{what.capitalize()} ready in {time.monotonic() - worker.started:.0f} s: {sentence}")
         return True
 
-    def _drop(self, worker: _Worker) -> None:
-        if worker.actor is not None:
-            ray.kill(worker.actor)
-        worker.actor = worker.ready = worker.call = worker.step = None
-        worker.loaded = ""
+    def _give_up(self, role: Role, why: str) -> None:
+        while step := self.order.next(self.board.claim, role):
+            self.board.lost(step, why)
 
-    def _claim(self, worker: _Worker) -> Step | None:
-        if worker is self._judge:
-            return self.board.claim("comparison")
-        owner = self.plan.model_of_step
-        loaded = worker.loaded
-
-        def swaps(step: Step) -> int:
-            return 0 if owner[step.key].key == loaded else 1
-
-        step = self.board.claim("selection") or self.board.claim("generation_set", prefer=swaps)
-        if step is not None:
-            worker.loaded = owner[step.key].key
-        return step
-
-    def _end(self, step: Step, reference: Any) -> bool:
+    def _end(self, step: Step, reference: Any, worker: Member | None = None) -> bool:
         """Take a call's outcome to the board; False when the actor behind it is gone."""
         try:
             ray.get(reference)
         except (RayActorError, WorkerCrashedError, ray.exceptions.OutOfMemoryError) as problem:
             self.say(f"{step.kind} {step.name}: its worker died ({_last_line(problem)}); trying again.")
-            self.board.lost(step, _last_line(problem))
+            blameless = worker is not None and self.crew.on_lost_node(worker)
+            self.board.lost(step, _last_line(problem), blameless)
             return False
         except RayTaskError as problem:
             cause = problem.cause
@@ -259,9 +209,10 @@ class Evaluation:
     # What the actors are told
 
     def _cpus(self) -> float:
-        return max(0.5, self.threads / 2)
+        """Of an engine; beside a GPU it is that which counts, and must not wait for a core."""
+        return 0 if self.crew.uses_gpus else max(0.5, self.threads / 2)
 
-    def _engine_order(self) -> EngineOrder:
+    def _engine_order(self, gpus: int) -> EngineOrder:
         sweep = self.plan.sweep
         longest = max(sweep.sampling.max_new_tokens, sweep.recipe.max_target_tokens)
         return EngineOrder(
@@ -270,7 +221,7 @@ class Evaluation:
             method=sweep.recipe.method,
             max_model_len=sweep.recipe.max_input_tokens + longest + 8,
             max_rank=sweep.recipe.rank,
-            settings=EngineSettings(threads=self.threads),
+            settings=EngineSettings(threads=self.threads, gpus=gpus),
         )
 
     def _weights_job(self, model: Model) -> WeightsJob:

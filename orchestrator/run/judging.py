@@ -103,11 +103,11 @@ def account_of(plan: Plan, store: Store) -> Account | None:
     )
     if limit is None:
         return account
-    published = store.entries("comparison")
+    published = store.listing("comparison")
     spent = cost_so_far(plan, store)
     for step in plan.of_kind("comparison"):
-        entry = published.get(step.key)
-        spent += account.cost([entry.facts] if entry else ledger_of(store, step).read().values())
+        made = published.get(step.key)
+        spent += account.cost([made.facts] if made else ledger_of(store, step).read().values())
     return dataclasses.replace(account, spent=spent)
 
 

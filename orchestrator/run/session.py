@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
-from orchestrator.gpu_memory import check, folder_of_base
+from orchestrator import outline
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
+from orchestrator.review import explained
 from orchestrator.run.board import Board, State
+from orchestrator.run.canary import chain, sentence
 from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
@@ -31,11 +34,6 @@ from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price
 from trainables.errors import BudgetReached, EnvironmentProblem, UserError
-from trainables.model_shape import read_shape
-
-if TYPE_CHECKING:
-    from orchestrator.run.cluster import Placement
-    from orchestrator.run.evaluation import Evaluation
 
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -47,6 +45,8 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     command: Literal["run", "translate"] = "run",
+    session: str | None = None,
+    expect: str | None = None,
 ) -> int:
     """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
 
@@ -55,13 +55,20 @@ def run(
         address: a Ray cluster to run on; None starts Ray on this machine for the duration.
         retry_failed: try steps again whose failure is on record.
         command: ``translate`` does the translations alone, with what they need and what is put together from them.
+        session: the id to work under, where somebody waits for its heartbeat; default: a new one.
+        expect: the digest of the plan that was asked for, where it was made on another machine.
 
     Raises:
         UserError: bad input; nothing has been written then.
         EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
     """
     plan = Plan(loaded)
-    store = Store(location)
+    if expect is not None and plan.digest != expect:
+        raise UserError(
+            f"{loaded.source}: is another plan here ({plan.digest}) than where it was submitted ({expect}): the files "
+            "it names differ, or the two machines' versions of Pinch; make them equal and submit again."
+        )
+    store = Store(location, session)
     account_of(plan, store)
     check_price(plan)
     steps = plan.steps if command == "run" else _translating(plan)
@@ -79,6 +86,7 @@ def run(
     recorder = Recorder(plan, store, board) if command == "run" else None
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
+    outline.keep(plan, store)
     if not board.unfinished():
         if recorder:
             recorder.all()
@@ -96,6 +104,8 @@ def run(
         with _terminated_like_interrupted():
             _work(plan, store, board, progress, recorder, keeper, address)
         status = SOME_FAILED if board.gaps() else DONE
+        if board.stopped:
+            stopped = f"Stopped: {board.stopped}. Mend it and go on with: {again} --retry-failed"
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BudgetReached as problem:
@@ -131,43 +141,57 @@ def _work(
     address: str | None,
 ) -> None:
     from orchestrator.run import cluster
+    from orchestrator.run.crew import Crew
     from orchestrator.run.evaluation import Evaluation
+    from orchestrator.run.gpus import Nodes
+    from orchestrator.run.growth import Growth
     from orchestrator.run.jobs import Place
+    from orchestrator.run.placement import Role
+    from orchestrator.run.sizing import Sizing
     from orchestrator.run.tuning import LaneSettings, Tuning
 
     with cluster.connected(address) as room:
-        placement = cluster.place(room, plan.sweep.runtime.gpus_per_fine_tune, small=plan.base_source.kind == "tiny")
-        progress.say(placement.sentence)
+        shares = cluster.share(room, small=plan.base_source.kind == "tiny")
+        progress.say(shares.sentence)
         place = Place(str(store.root), store.sessions.id)
         settings = LaneSettings(
             place=place,
             base=plan.base.key,
             template=plan.template,
-            workers=placement.workers_per_lane,
-            use_gpu=placement.gpus > 0,
-            cpus_per_worker=placement.cpus_per_worker,
-            threads=placement.lane_threads,
+            workers=shares.lane_workers,
+            cpus_per_worker=shares.lane_cpus,
+            threads=shares.lane_threads,
             parallel=plan.sweep.runtime.parallel.model_copy(
                 update={
-                    "threads": placement.lane_threads,
+                    "threads": shares.lane_threads,
                     "state_every": max(1, plan.sweep.recipe.checkpoint_every // 2),
                 }
             ),
         )
         steps = board.steps
+        first = chain(board) if _canary_wanted(plan, room.grows) else []
+        if first:
+            board.hold_back(first)
+            progress.say(sentence(first, board))
 
         def heard(report: dict[str, Any]) -> None:
             progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
 
-        tuning = Tuning(plan, board, settings, placement.lanes, heard)
-        evaluation = Evaluation(plan, board, place, progress.say, placement.engine_threads, placement.engine_gpus)
+        nodes = Nodes() if shares.use_gpus else None
+        crew = Crew(nodes, progress.say, growth=Growth() if room.grows else None)
+        tuning = Tuning(plan, board, settings, crew, heard)
+        evaluation = Evaluation(plan, board, place, crew, progress.say, shares.engine_threads)
+        sizing = Sizing(plan, board, nodes, lambda: evaluation.translators.need_the_machine, progress.say)
+        crew.add(Role.LANE, tuning.post(sizing.lane))
+        for role, post in evaluation.posts(sizing).items():
+            crew.add(role, post)
         recorded = 0
         try:
             while board.unfinished():
-                if not tuning.started and _lanes_may_come_up(plan, board, placement, evaluation):
-                    if placement.gpus:
-                        progress.say(_memory(plan, store, placement))
+                if not tuning.started and board.unfinished("fine_tune") and sizing.lane() is not None:
                     tuning.start()
+                if board.stopped:
+                    return
                 if board.broken:
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
@@ -184,29 +208,17 @@ def _work(
         finally:
             board.stopping.set()
             evaluation.stop()
-            tuning.join(timeout=0.0 if board.unfinished() else 20.0)
+            patience = 0.0 if board.unfinished() else 20.0
+            tuning.join(patience)
+            crew.stop(patience)
 
 
-def _lanes_may_come_up(plan: Plan, board: Board, placement: Placement, evaluation: Evaluation) -> bool:
-    """Beside the making of the base; but GPUs are not held for it, and their memory is checked against it first."""
-    if not board.unfinished("fine_tune") or evaluation.translators.need_the_machine:
-        return False
-    return not placement.gpus or board.state(plan.base) is State.DONE
+def _canary_wanted(plan: Plan, grows: bool) -> bool:
+    """As the sweep says; unless it says, on a cluster of several nodes, or one that ``grows`` to several."""
+    import ray
 
-
-def _memory(plan: Plan, store: Store, placement: Placement) -> str:
-    """How a fine-tune will lie in the GPUs.
-
-    Raises:
-        EnvironmentProblem: it does not fit into them.
-    """
-    from orchestrator.run.cluster import gpu_memory
-
-    found, folder = gpu_memory(), folder_of_base(plan, store)
-    if found is None or folder is None:
-        return "Memory: no GPU said how much it has, so nothing was checked."
-    workers = placement.workers_per_lane
-    return check(plan.sweep, read_shape(folder), workers, found[0], found[1] / workers, int(placement.gpus))
+    wanted = plan.sweep.runtime.canary
+    return grows or sum(node["Alive"] for node in ray.nodes()) > 1 if wanted == "auto" else wanted
 
 
 @contextmanager
@@ -239,11 +251,13 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     if plan.steps[-1].key in board.steps:
         _say_scores(plan, store, say)
     gaps = board.gaps()
-    for step, state, error in gaps[:8]:
-        say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
+    failed = [(f"{step.kind} {step.name}", error) for step, state, error in gaps if state is State.FAILED]
+    blocked = Counter(error for _, state, error in gaps if state is State.BLOCKED)
+    for line in explained(failed, blocked, most=8):
+        say(f"  {line}")
     source = plan.loaded.typed()
-    if len(gaps) > 8:
-        say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
+    if gaps:
+        say(f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
         say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
 

@@ -1,10 +1,8 @@
-"""Fine-tunes under Ray Tune: a searcher that claims them, and trials that run them on a resident lane.
+"""Fine-tunes under Ray Tune: a searcher that claims them for the lanes that are free.
 
 A fixed grid could not skip what another session holds, so Tune asks a :class:`Searcher`: `suggest` claims the next
-fine-tune from the board, returns None to wait, and FINISHED when nothing is left. The trial is a class Trainable
-with ``reuse_actors``: its lane (one Ray Train worker group) stays up and takes one fine-tune after another, so a
-fine-tune costs its steps and not a cold start. A lane in which a fine-tune failed is torn down. While the base is still
-being made, the first trials bring the lanes up and end when there is something to tune.
+fine-tune from the board when a lane is free for it, returns None to wait, and FINISHED when nothing is left. While the
+base is still being made, the first trials only start their own processes.
 
 Tune's own state is not kept: the store says what is done.
 """
@@ -16,164 +14,37 @@ import logging
 import shutil
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
+from orchestrator.run.agenda import Order
 from orchestrator.run.board import Board, State
-from orchestrator.run.jobs import Place, training_rows
-from orchestrator.store import Corrupt
-from trainables.errors import EnvironmentProblem, StepFailed, UserError
-from trainables.parallel import Parallel
+from orchestrator.run.crew import Crew, Member, Post
+from orchestrator.run.jobs import training_rows
+from orchestrator.run.placement import Demand, Role, Seat, Size
+from orchestrator.run.trial import EXAMPLES_FILE, FineTuneTrial, LaneActor, LaneSettings
+from trainables.errors import EnvironmentProblem
 
 MIXTURE_FILE = "mixture.parquet"
-EXAMPLES_FILE = "examples.parquet"
-SILENCE = 1800.0
-"""Seconds a fine-tune may say nothing before its lane is given up."""
-LOOK_EVERY = 0.5
-"""Seconds between two looks for the base."""
+AT_ONCE = 256
+"""Fine-tunes under way at once; each has a process of Tune's."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LaneSettings:
-    """What every fine-tune of a run has in common; nothing here is part of a key."""
+class Lanes(Protocol):
+    """Where a searcher gets lanes from; the crew."""
 
-    place: Place
-    base: str
-    template: str
-    workers: int
-    use_gpu: bool
-    cpus_per_worker: float
-    threads: int
-    parallel: Parallel
+    def take(self, role: Role) -> Member | None: ...
 
+    def give_back(self, member: Member, sound: bool = True) -> None: ...
 
-class FineTuneTrial(tune.Trainable):
-    """One lane, and the fine-tune it is on. A training iteration of Tune is one report of the lane."""
-
-    def setup(  # type: ignore[override]
-        self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step]
-    ) -> None:
-        self._settings, self._recipe, self._steps = settings, recipe, steps
-        self._lane: Any = None
-        self._take(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take(new_config)
-        return True
-
-    def _take(self, config: dict[str, Any]) -> None:
-        self._key, self._out = config["key"], Path(config["out"])
-        self._begun = False
-
-    def step(self) -> dict[str, Any]:
-        """One report of the lane, or the end of the fine-tune; ``step`` is always there, Tune insists on its metric."""
-        return {"key": self._key, "step": 0, "done": False, **(self._next() if self._key else self._wait())}
-
-    def _wait(self) -> dict[str, Any]:
-        """Bring the lane up, then look for the base now and then; done when it is there, or never will be.
-
-        A lane that does not come up is no matter here: the fine-tune that needs it tries again, and says why.
-        """
-        from trainables.lane import LaneDied
-
-        store = self._settings.place.open()
-        try:
-            self._bring_up()
-        except LaneDied:
-            self._tear_down()
-            return {"done": True}
-        base = self._settings.base
-        if store.find("base", base) is None and base not in store.failures():
-            time.sleep(LOOK_EVERY)
-            return {}
-        return {"done": True}
-
-    def _next(self) -> dict[str, Any]:
-        from trainables.lane import LaneDied
-
-        step = self._steps[self._key]
-        store = self._settings.place.open()
-        try:
-            if not self._begun:
-                self._begin(step)
-            message = self._lane.next_report(timeout=SILENCE)
-            if message is None:
-                raise LaneDied(f"no word from the lane for {SILENCE:.0f} s")
-            if message["kind"] == "report":
-                return message["report"]
-            (self._out / EXAMPLES_FILE).unlink(missing_ok=True)
-            store.publish(step, self._out, message["facts"])
-            return {"done": True, "published": True, "step": self._recipe.steps}
-        except (StepFailed, UserError) as problem:
-            self._tear_down()
-            store.discard(self._out)
-            return {"done": True, "failed": str(problem)}
-        except (EnvironmentProblem, OSError) as problem:
-            self._tear_down()
-            store.discard(self._out)
-            return {"done": True, "broken": str(problem)}
-        except (LaneDied, Corrupt) as problem:
-            self._tear_down()
-            store.discard(self._out)
-            return {"done": True, "lost": str(problem)}
-
-    def _begin(self, step: Step) -> None:
-        from trainables.finetune import FineTuneJob
-
-        settings = self._settings
-        store = settings.place.open()
-        base = store.find("base", settings.base)
-        assert base is not None, "a fine-tune is handed out when its base is published"
-        self._bring_up()
-        job = FineTuneJob(
-            name=step.name,
-            base=store.use(base),
-            examples=self._out / EXAMPLES_FILE,
-            recipe=self._recipe,
-            seed=int(step.payload["seed"]),
-            template=settings.template,
-            out=self._out,
-            resume=True,
-            parallel=settings.parallel,
-        )
-        self._lane.submit(job)
-        self._begun = True
-
-    def _bring_up(self) -> None:
-        """Raises LaneDied when the lane cannot be started; does nothing when it is up."""
-        from trainables.lane import Lane
-
-        settings = self._settings
-        if self._lane is None:
-            self._lane = Lane(
-                workers=settings.workers,
-                use_gpu=settings.use_gpu,
-                resources={"CPU": settings.cpus_per_worker},
-                env={"OMP_NUM_THREADS": str(settings.threads)},
-            )
-            self._lane.start()
-
-    def _tear_down(self) -> None:
-        if self._lane is not None:
-            self._lane.stop()
-            self._lane = None
-
-    def cleanup(self) -> None:
-        self._tear_down()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: checkpoints are the lane's, in the attempt's folder."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing, see above."""
+    def on_lost_node(self, member: Member) -> bool: ...
 
 
 _LIVE: weakref.WeakValueDictionary[int, ClaimingSearcher] = weakref.WeakValueDictionary()
@@ -194,16 +65,21 @@ class ClaimingSearcher(Searcher):
         self,
         plan: Plan,
         board: Board,
-        lanes: int,
+        lanes: Lanes,
+        first: int,
         prepare: Callable[[Model], Path],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
+        """
+        Args:
+            first: how many trials' processes are started while the base is being made.
+        """
         super().__init__(metric="step", mode="max")
-        self._plan, self._board, self._prepare, self._report = plan, board, prepare, report
-        self._to_bring_up = min(lanes, board.counts("fine_tune")[State.TODO])
+        self._plan, self._board, self._lanes, self._prepare, self._report = plan, board, lanes, prepare, report
+        self._to_bring_up = min(first, board.counts("fine_tune")[State.TODO])
         self._models = {model.fine_tune.key: model for model in plan.models if model.fine_tune}
-        self._baselines = plan.baseline_keys()
-        self._trials: dict[str, Step] = {}
+        self._order = Order.of(plan)
+        self._trials: dict[str, Member] = {}
         _LIVE[id(self)] = self
 
     def __reduce__(self) -> tuple[Any, tuple[int]]:
@@ -216,27 +92,35 @@ class ClaimingSearcher(Searcher):
             if not self._to_bring_up:
                 return None
             self._to_bring_up -= 1
-            return {"key": "", "out": "", "name": "lane"}
-        step = self._board.claim("fine_tune", prefer=lambda step: 0 if step.key in self._baselines else 1)
+            return {"key": "", "out": "", "name": "lane", "lane": ""}
+        lane = self._lanes.take(Role.LANE)
+        if lane is None:
+            return None
+        step = self._order.next(self._board.claim, Role.LANE)
         if step is None:
+            self._lanes.give_back(lane)
             return None
         try:
             out = self._prepare(self._models[step.key])
         except Exception as problem:  # noqa: BLE001  (whatever it is, the step goes back to the board)
+            self._lanes.give_back(lane)
             self._board.reopen()
             self._board.lost(step, str(problem))
             return None
-        self._trials[trial_id] = step
-        return {"key": step.key, "out": str(out), "name": step.name}
+        lane.step = step
+        self._trials[trial_id] = lane
+        return {"key": step.key, "out": str(out), "name": step.name, "lane": lane.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._report(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        step = self._trials.pop(trial_id, None)
-        if step is None:
+        lane = self._trials.pop(trial_id, None)
+        if lane is None:
             return
-        result = result or {}
+        step, result = lane.step, result or {}
+        blameless = self._lanes.on_lost_node(lane)
+        self._lanes.give_back(lane, sound=bool(result.get("published")))
         if result.get("failed"):
             self._board.failed(step, str(result["failed"]))
         elif result.get("broken"):
@@ -244,7 +128,7 @@ class ClaimingSearcher(Searcher):
         elif result.get("published") and self._board.store.find("fine_tune", step.key) is not None:
             self._board.done(step)
         else:
-            self._board.lost(step, str(result.get("lost") or "its trial died"))
+            self._board.lost(step, str(result.get("lost") or "its trial died"), blameless)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store says what is done."""
@@ -261,16 +145,42 @@ class Tuning:
         plan: Plan,
         board: Board,
         settings: LaneSettings,
-        lanes: int,
+        crew: Crew,
         report: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.plan, self.board, self.settings, self.lanes, self.report = plan, board, settings, lanes, report
+        self.plan, self.board, self.settings, self.crew, self.report = plan, board, settings, crew, report
+        self.trial: type[tune.Trainable] = FineTuneTrial
+        self.lane: Any = LaneActor
         self.error: BaseException | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="pinch-tune-"))
         self._thread = threading.Thread(target=self._run, name="pinch-tuning", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def post(self, size: Callable[[], Size | None]) -> Post:
+        """How the crew brings lanes up."""
+        order = Order.of(self.plan)
+
+        def demand() -> Demand:
+            found = self.board.demand(Role.LANE, order.model_of)
+            # Without GPUs it comes up while the base is made; GPUs are not held before there is a fine-tune for them.
+            return dataclasses.replace(found, soon=0 if self.crew.uses_gpus else min(1, found.left))
+
+        return Post(
+            size=size, hire=self._hire, demand=demand, give_up=self._give_up, told=self.crew.uses_gpus, gently=True
+        )
+
+    def _hire(self, name: str, seat: Seat) -> tuple[Any, Any]:
+        options: dict[str, Any] = {"name": name}
+        if seat:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat[0][0], soft=False)
+        actor: Any = self.lane.options(**options).remote()
+        return actor, actor.start.remote(self.settings, seat)
+
+    def _give_up(self, why: str) -> None:
+        while step := self.board.claim("fine_tune"):
+            self.board.lost(step, why)
 
     def check(self) -> None:
         """Raises EnvironmentProblem when Tune ended by itself, which it never should while there is work."""
@@ -290,17 +200,16 @@ class Tuning:
     def _run(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
-        trainable = tune.with_parameters(
-            FineTuneTrial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps
-        )
-        # The lane's worker group has a placement group of its own, which Tune does not see.
+        trainable = tune.with_parameters(self.trial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps)
+        # What a fine-tune takes is its lane's, which Tune does not see.
         trainable = tune.with_resources(trainable, {"cpu": 0.01})
+        searcher = ClaimingSearcher(self.plan, self.board, self.crew, 1, self._prepare, self.report)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=ClaimingSearcher(self.plan, self.board, self.lanes, self._prepare, self.report),
+                search_alg=searcher,
                 num_samples=-1,
-                max_concurrent_trials=self.lanes,
+                max_concurrent_trials=min(AT_ONCE, len(steps)) if self.crew.uses_gpus else 1,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trainables import weight_files
 from trainables.engines.contract import Weights, WrongWeights
 from trainables.probe import PROBE
 
@@ -49,6 +50,9 @@ def checked_load(
     Raises:
         WrongWeights: they do not, or could not be loaded.
     """
+    refused = weight_files.refusal(weights.folder, adapter=weights.kind == "lora")
+    if refused:
+        raise WrongWeights(f"{weights.name} could not be loaded: {refused}")
     token_ids, reference = read_probe(weights.folder)
     earlier = ask(token_ids) if before is not None else None
     try:
@@ -121,5 +125,5 @@ def _does_nothing(folder: Path) -> bool:
     """Whether an adapter's second matrices are all zero, as before its first training step."""
     from safetensors.torch import load_file
 
-    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors = load_file(folder / weight_files.ADAPTER)
     return not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name)

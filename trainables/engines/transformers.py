@@ -60,8 +60,10 @@ class TransformersEngine:
         if self._device.type == "cpu":
             torch.set_num_threads(settings.cpu_threads)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-            model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=_dtype(self._device))
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                base, dtype=_dtype(self._device), use_safetensors=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as problem:
             raise EnvironmentProblem(f"transformers could not load {base}: {problem}") from problem
         self._model: Any = model.to(self._device).eval()

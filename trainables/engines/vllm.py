@@ -42,6 +42,7 @@ from trainables.engines.contract import (
 )
 from trainables.engines.loading import checked_load, refuse_unproved
 from trainables.errors import EnvironmentProblem
+from trainables.rendezvous import listen_where_named
 from trainables.sampling import Sampling
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -71,7 +72,7 @@ class VllmEngine:
         set_environment(settings)
         from transformers import AutoTokenizer
 
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         self.max_model_len = max_model_len
         self._ends = end_tokens(base, self.tokenizer)
         self._method = method
@@ -233,6 +234,7 @@ def _start(base: Path, method: str, max_model_len: int, max_rank: int, settings:
     from vllm import LLM
     from vllm.platforms import current_platform
 
+    listen_where_named()
     on_cpu = current_platform.is_cpu()
     options: dict[str, Any] = {}
     if method == "lora":
@@ -256,6 +258,8 @@ def _start(base: Path, method: str, max_model_len: int, max_rank: int, settings:
             options["distributed_executor_backend"] = "mp"
     return LLM(
         model=str(base),
+        load_format="safetensors",
+        trust_remote_code=False,
         skip_tokenizer_init=True,
         generation_config="vllm",
         dtype=_dtype(on_cpu),
@@ -308,4 +312,4 @@ def _refuse_tied(base: Path) -> None:
 def _config(base: Path) -> Any:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(base)
+    return AutoConfig.from_pretrained(base, trust_remote_code=False)

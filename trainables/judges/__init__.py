@@ -84,7 +84,7 @@ def _open_local(
     from trainables.judges.prompt import load_prompt
 
     prompt = load_prompt(spec.prompt)
-    context = AutoConfig.from_pretrained(base_folder).get_text_config().max_position_embeddings
+    context = AutoConfig.from_pretrained(base_folder, trust_remote_code=False).get_text_config().max_position_embeddings
     length = min(context, prompt.settings.max_prompt_tokens + prompt.settings.parse_tokens)
     # Long prompts and a single new token: few sequences at a time keep the cache, and so the memory, small.
     wanted = settings or EngineSettings(max_sequences=32)

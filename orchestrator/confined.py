@@ -1,0 +1,52 @@
+"""What keeps a folder's content inside the folder: no name that leads out, no link.
+
+A store may come from somebody else, or be written to by many. A manifest that names ``../../notes.txt`` must not have
+that file read, sent on or removed, and a link must not have written what is written "into" the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from trainables.errors import EnvironmentProblem, UserError
+
+
+def inside(folder: Path, names: Iterable[str]) -> bool:
+    """Whether names are those of files below a folder: none absolute, none with ``..``, none by way of a link."""
+    parts = [PurePosixPath(name).parts for name in names]
+    if any(not part or part[0] == "/" or ".." in part for part in parts):
+        return False
+    above = {part[:depth] for part in parts for depth in range(1, len(part))}
+    return not any(folder.joinpath(*part).is_symlink() for part in above)
+
+
+def files(folder: Path) -> list[str]:
+    """The files below a folder, at any depth.
+
+    Raises:
+        EnvironmentProblem: there is a link among them.
+    """
+    if found := links(folder):
+        raise EnvironmentProblem(f"{folder}: {found[0]} is a link, and a result holds files only")
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def links(folder: Path) -> list[str]:
+    """The links below a folder, at any depth."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink())
+
+
+def refuse_links(root: Path) -> None:
+    """To be called before a store is written to.
+
+    Raises:
+        UserError: one of the folders of a store that are written into file by file is a link.
+    """
+    patterns = ("*", "reports/*", "reports/*/*", "annotations/*", "lengths/*")
+    for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+        if path.is_symlink():
+            raise UserError(
+                f"--store {root}: {path.relative_to(root)} is a link, and what is written there would land elsewhere; "
+                "move what it points to into the store, or name another folder."
+            )

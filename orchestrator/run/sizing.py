@@ -1,0 +1,113 @@
+"""How many GPUs the workers of a run take, told once there is something to tell it from, and who may start yet.
+
+On a machine without a GPU there is one lane, one engine and one judge. With GPUs, a role's size is known when its model
+is in the store and a GPU has said how much memory it has; no GPU is held before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.gpu_memory import check, folder_of_base
+from orchestrator.identity import Step
+from orchestrator.plan import Plan
+from orchestrator.run.board import Board, State
+from orchestrator.run.gpus import Nodes, gpu_memory, gpus_of_engine, gpus_of_lane
+from orchestrator.run.placement import Size
+from trainables.model_shape import ModelShape, read_shape
+
+ALONE = Size(gpus=0, most=1)
+REFERENCES = Size(gpus=0, most=4)
+"""Judges that only compare with a reference: a core each, on a cluster that has many."""
+
+
+class Sizing:
+    """The size of each role's workers, or None as long as none may start."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        nodes: Nodes | None,
+        machine_needed: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        """
+        Args:
+            nodes: None where the run uses no GPUs.
+            machine_needed: whether a translator of one's own needs the machine for itself.
+        """
+        self._plan, self._board, self._nodes, self._machine_needed, self._say = plan, board, nodes, machine_needed, say
+        self._memory: tuple[float, float] | None = None
+        self._looked = False
+        self._lane: Size | None = None
+        self._engine: Size | None = None
+        self._judge: Size | None = None
+
+    def lane(self) -> Size | None:
+        """Beside the making of the base on a CPU.
+
+        Raises:
+            EnvironmentProblem: a fine-tune does not fit into the GPUs there are.
+        """
+        if self._machine_needed():
+            return None
+        if self._nodes is None:
+            return ALONE
+        if self._lane is None and (nodes := self._there(self._plan.base)):
+            shape, count = self._shape(), self._board.counts("fine_tune")
+            waiting = count[State.TODO] + count[State.RUNNING] + count[State.ELSEWHERE]
+            gpus = gpus_of_lane(self._plan.sweep, shape, self._memory, nodes, waiting)
+            self._lane = Size(gpus=gpus, together=False)
+            if shape is None or self._memory is None:
+                self._say("Memory: no GPU said how much it has, so nothing was checked.")
+            else:
+                host = self._memory[1] / min(gpus, max(nodes.values()))
+                self._say(check(self._plan.sweep, shape, gpus, self._memory[0], host, sum(nodes.values())))
+        return self._lane
+
+    def engine(self) -> Size | None:
+        """Raises:
+        EnvironmentProblem: no node has as many GPUs as an engine takes.
+        """
+        if self._machine_needed() or self._board.state(self._plan.base) is not State.DONE:
+            return None
+        if self._nodes is None:
+            return ALONE
+        if self._engine is None and (nodes := self._there(self._plan.base)):
+            asked = self._plan.sweep.runtime.gpus_per_engine
+            shape = None if self._plan.sweep.runtime.engine == "transformers" else self._shape()
+            self._engine = Size(gpus=gpus_of_engine(asked, "gpus_per_engine", shape, self._memory, nodes))
+        return self._engine
+
+    def judge(self) -> Size | None:
+        """Raises:
+        EnvironmentProblem: no node has as many GPUs as a judge takes.
+        """
+        plan, base = self._plan, self._plan.judge_base
+        if self._machine_needed() or (base is not None and self._board.state(base) is not State.DONE):
+            return None
+        if self._board.counts("generation_set")[State.DONE] < 2:
+            return None
+        if self._nodes is None or base is None:
+            return REFERENCES if self._nodes is not None and plan.sweep.judge.kind == "reference" else ALONE
+        if self._judge is None and (nodes := self._there(base)):
+            entry = self._board.store.find("base", base.key)
+            shape = read_shape(entry.path) if entry and plan.sweep.runtime.engine != "transformers" else None
+            asked = plan.sweep.runtime.gpus_per_judge
+            self._judge = Size(gpus=gpus_of_engine(asked, "gpus_per_judge", shape, self._memory, nodes))
+        return self._judge
+
+    def _there(self, base: Step) -> Mapping[str, int]:
+        """The GPUs, once the model is there and the memory was looked at; nothing before."""
+        assert self._nodes is not None
+        nodes = self._nodes.whole()
+        if not nodes or self._board.state(base) is not State.DONE:
+            return {}
+        if not self._looked:
+            self._memory, self._looked = gpu_memory(nodes), True
+        return nodes
+
+    def _shape(self) -> ModelShape | None:
+        folder = folder_of_base(self._plan, self._board.store)
+        return read_shape(folder) if folder else None

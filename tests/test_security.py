@@ -1,0 +1,454 @@
+"""What comes from elsewhere is read and never run, and no name leads out of the store (docs/security.md)."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from orchestrator import confined, sweep
+from orchestrator.identity import Step
+from orchestrator.kept_report import REPORTS, _read
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from orchestrator.sweep import load
+from tests.conftest import SMALL, Pinch
+from trainables.errors import EnvironmentProblem, UserError
+from trainables.judges.prompt import load_prompt
+
+ROOT = Path(__file__).parent.parent
+CODE = sorted(path for part in ("orchestrator", "trainables", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+
+
+class Trap:
+    """An object that makes a folder when it is unpickled."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.sprung),)
+
+
+@pytest.fixture
+def sprung(tmp_path: Path) -> Iterator[Path]:
+    """Where a trap leaves its mark; at the end there must be none."""
+    mark = tmp_path / "sprung"
+    yield mark
+    assert not mark.exists(), "what was to be read was run"
+
+
+def set_trap(path: Path, sprung: Path) -> None:
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+
+
+@functools.cache
+def nodes() -> list[ast.AST]:
+    """The whole program."""
+    return [node for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+
+
+@functools.cache
+def calls() -> list[tuple[str, ast.Call, dict[str, ast.expr]]]:
+    """Every call in the program: (what is called, the call, its keywords)."""
+    found = [node for node in nodes() if isinstance(node, ast.Call)]
+    return [(ast.unparse(one.func), one, {word.arg: word.value for word in one.keywords if word.arg}) for one in found]
+
+
+# Nothing that is read is run
+
+
+def test_nothing_in_the_program_can_read_a_pickle_or_run_a_text() -> None:
+    imported = {
+        name.split(".")[0]
+        for node in nodes()
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "runpy"}
+    for called, node, words in calls():
+        last = called.rpartition(".")[2]
+        assert called not in ("eval", "exec", "compile", "os.system", "os.popen", "torch.load", "torch.hub.load"), (
+            called
+        )
+        assert last not in ("read_pickle", "load_checkpoint", "unsafe_load", "full_load"), called
+        assert "allow_pickle" not in words
+        assert "shell" not in words, ast.unparse(node)
+
+
+def test_every_yaml_is_read_by_the_safe_loader() -> None:
+    for called, node, words in calls():
+        if called == "yaml.load":
+            assert ast.unparse(words["Loader"]) == "_NoDoubledKeys", ast.unparse(node)
+        elif called.startswith("yaml.") and called.rpartition(".")[2].endswith(("load", "load_all", "dump")):
+            assert called in ("yaml.safe_load", "yaml.safe_dump"), called
+    assert issubclass(sweep._NoDoubledKeys, yaml.constructor.SafeConstructor)
+    assert not issubclass(sweep._NoDoubledKeys, yaml.constructor.FullConstructor)
+
+
+def test_every_loader_is_told_to_run_no_code_of_a_model_and_to_read_safetensors() -> None:
+    looked_at = 0
+    for called, node, words in calls():
+        if not called.startswith("Auto") or not called.endswith((".from_pretrained", ".from_config")):
+            continue
+        looked_at += 1
+        assert ast.unparse(words["trust_remote_code"]) == "False", ast.unparse(node)
+        if "Model" in called and called.endswith("from_pretrained") and "gguf_file" not in words:
+            assert ast.unparse(words["use_safetensors"]) == "True", ast.unparse(node)
+    assert looked_at > 10
+    (engine,) = [words for called, _, words in calls() if called == "LLM"]
+    assert (ast.unparse(engine["load_format"]), ast.unparse(engine["trust_remote_code"])) == ("'safetensors'", "False")
+
+
+def test_a_tag_that_would_run_something_is_no_yaml(small: Path, pinch: Pinch, tmp_path: Path, sprung: Path) -> None:
+    tag = f"!!python/object/apply:os.mkdir ['{sprung}']"
+    small.write_text(f"{SMALL}base: {tag}\n".replace("base: tiny\n", ""))
+    assert str(small) in pinch("plan", small, check=2).stderr
+    small.write_text(SMALL)
+    with pytest.raises(UserError, match="not a YAML value"):
+        load(str(small), [f"base={tag}"])
+    prompt = tmp_path / "prompt"
+    prompt.mkdir()
+    (prompt / "prompt.txt").write_text("{instruction}{first}{second}")
+    (prompt / "judge.yaml").write_text(f"description: {tag}\n")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        load_prompt(str(prompt))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and an adapter on it."""
+    from tests.tiny_models import random_adapter, random_model
+
+    root = tmp_path_factory.mktemp("models")
+    random_model(root / "base", 1)
+    random_adapter(root / "adapter", root / "base", 2)
+    return root
+
+
+@pytest.fixture
+def base(folders: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folders / "base", tmp_path / "base"))
+
+
+def with_pickled_weights(folder: Path, sprung: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    set_trap(folder / "pytorch_model.bin", sprung)
+
+
+def with_a_pickled_shard(folder: Path, sprung: Path) -> None:
+    set_trap(folder / "shard.bin", sprung)
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": "shard.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def with_a_shard_elsewhere(folder: Path, sprung: Path) -> None:
+    (folder / "model.safetensors").rename(folder.parent / "elsewhere.safetensors")
+    (folder / "decoy.safetensors").write_bytes(b"")
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": "../elsewhere.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("spoil", [with_pickled_weights, with_a_pickled_shard, with_a_shard_elsewhere])
+def test_weights_are_safetensors_of_the_folder_or_they_are_not_read(spoil: Any, base: Path, sprung: Path) -> None:
+    from trainables.base_models import parse_base
+    from trainables.generate import WrongWeights, make_engine
+    from trainables.recipe import Recipe
+    from trainables.tuning_model import load_for_tuning
+
+    spoil(base, sprung)
+    with pytest.raises(UserError, match=r"safetensors"):
+        parse_base(str(base))
+    with pytest.raises(WrongWeights, match=r"safetensors"):
+        make_engine("transformers", base, "full", 64)
+    with pytest.raises(UserError, match=r"safetensors"):
+        load_for_tuning(base, Recipe(), 0, "eager", gradient_checkpointing=False)
+
+
+def test_a_pickle_in_a_store_is_not_read_by_an_engine(folders: Path, tmp_path: Path, sprung: Path) -> None:
+    from trainables.generate import EngineSettings, Weights, WrongWeights, make_engine
+
+    settings = EngineSettings(device="cpu", threads=1)
+    engine, _ = make_engine("transformers", folders / "base", "full", 64, settings=settings)
+    checkpoint = Path(shutil.copytree(folders / "base", tmp_path / "checkpoint"))
+    with_pickled_weights(checkpoint, sprung)
+    with pytest.raises(WrongWeights, match=r"pytorch_model\.bin is a pickle"):
+        engine.load(Weights(name="spoilt", kind="full", folder=checkpoint))
+    engine, _ = make_engine("transformers", folders / "base", "lora", 64, settings=settings)
+    adapter = Path(shutil.copytree(folders / "adapter", tmp_path / "adapter"))
+    (adapter / "adapter_model.safetensors").unlink()
+    set_trap(adapter / "adapter_model.bin", sprung)
+    with pytest.raises(WrongWeights, match=r"adapter_model\.bin is a pickle"):
+        engine.load(Weights(name="spoilt", kind="lora", folder=adapter))
+
+
+def test_code_that_comes_with_a_model_is_not_run_and_nobody_is_asked(
+    base: Path, tmp_path: Path, sprung: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.base_models import parse_base, prepare
+
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    (base / "mine.py").write_text(f"import os\nos.mkdir({str(sprung)!r})\nclass Config: ...\nclass Model: ...\n")
+    config = json.loads((base / "config.json").read_text())
+    auto = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    (base / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": auto}))
+    with pytest.raises(UserError, match="code of its own, and code from a model is never run"):
+        prepare(parse_base(str(base)), tmp_path / "out", None, lambda *_: None)
+
+
+def test_no_setting_turns_code_of_models_on(small: Path) -> None:
+    for name in ("trust_remote_code", "recipe.trust_remote_code", "runtime.trust_remote_code"):
+        with pytest.raises(UserError, match="unknown key 'trust_remote_code'"):
+            load(str(small), [f"{name}=true"])
+
+
+def test_workers_send_each_other_nothing_that_would_be_unpickled() -> None:
+    assert not [called for called, _, _ in calls() if called.endswith(("_object_list", "_object", "recv_object"))]
+
+
+def _meet(rank: int, port: int, open_ports: multiprocessing.Queue[set[str]]) -> None:
+    import torch
+    from torch import distributed
+
+    from trainables.rendezvous import listen_where_named
+    from trainables.world import World
+
+    listen_where_named()
+    listen_where_named()
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    distributed.init_process_group("gloo", init_method="env://", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
+    assert world.told("Hyvää päivää" if world.first else "") == "Hyvää päivää"
+    assert world.sum(1.0) == [2.0]
+    ports = [port for port in psutil.Process().net_connections("inet") if port.status == psutil.CONN_LISTEN]
+    open_ports.put({port.laddr.ip for port in ports})
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_workers_meet_on_the_address_they_are_told_and_on_no_other() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    open_ports: Any = context.Queue()
+    workers = [context.Process(target=_meet, args=(rank, port, open_ports)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    found = [open_ports.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert set().union(*found) == {"127.0.0.1"}
+
+
+# Names stay in the store
+
+OUTWARD = ("..", "../up", "/etc/x", "a/b", "a\\b/..", ".hidden", "a\nb", "", "a\x00b", "~")
+
+
+@pytest.mark.parametrize("name", OUTWARD)
+def test_what_a_user_names_cannot_lead_out_of_the_store(name: str, small: Path) -> None:
+    for setting in (
+        {"name": name},
+        {"studies": [{"study": "monolingual", "languages": ["en"], "name": name}]},
+        {"studies": [{"study": "custom", "mixtures": {name: {"en": 60}}, "evaluate_in": ["en"]}]},
+    ):
+        small.write_text(yaml.safe_dump(yaml.safe_load(SMALL) | setting))
+        with pytest.raises(UserError):
+            load(str(small))
+
+
+def test_what_files_and_folders_are_called_and_ids_do_not_lead_out_either(base: Path, tmp_path: Path) -> None:
+    """A model, a judge's prompt, examples: their names are other people's, and only a last part becomes a folder's."""
+    from orchestrator.corpus.base import Example, write_corpus
+
+    model, prompt = tmp_path / "..model..", tmp_path / "..prompt"
+    base.rename(model)
+    prompt.mkdir()
+    (prompt / "prompt.txt").write_text("{instruction}{first}{second}")
+    path = tmp_path / "sweep.yaml"
+    judge = {"kind": "remote", "model": "../../m", "prompt": str(prompt), "base_url": "http://h/v1"}
+    path.write_text(yaml.safe_dump(yaml.safe_load(SMALL) | {"base": str(model / ".." / "..model.."), "judge": judge}))
+    plan = Plan(load(str(path)))
+    for step in plan.steps:
+        assert Path(step.kind, step.folder).parts == (step.kind, step.folder)
+        assert step.folder not in ("..", ".")
+    assert "/" not in plan.sweep.judge.label
+    assert not plan.sweep.judge.label.startswith(".")
+    out = tmp_path / "corpus"
+    out.mkdir()
+    rows = [Example("../../up", "a", "b"), Example("/etc/up", "a", "b")]
+    before = set(tmp_path.rglob("*"))
+    write_corpus(out, rows, rows)
+    assert all(path.parent == out for path in set(tmp_path.rglob("*")) - before)
+
+
+def test_a_hub_name_or_commit_is_not_a_path() -> None:
+    from trainables.base_models import parse_base
+
+    for name in ("../up", "/etc/passwd", "a/b/../../../c", "org/name@../../x y"):
+        with pytest.raises(UserError):
+            parse_base(name)
+
+
+# What a store holds stays in it
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = Store(tmp_path / "store")
+    opened.create()
+    opened.sessions.start("test")
+    return opened
+
+
+STEP = Step(kind="fine_tune", name="mono-fi", payload={"a": 1})
+
+
+def published(store: Store) -> Path:
+    attempt = store.attempt(STEP)
+    (attempt / "checkpoint-000010").mkdir()
+    (attempt / "checkpoint-000010" / "model.safetensors").write_text("weights")
+    return store.publish(STEP, attempt, {}).path
+
+
+@pytest.mark.parametrize("name", ["../../../outside.txt", "{outside}", "checkpoint-000010/../../../../outside.txt"])
+def test_a_manifest_cannot_have_files_outside_read_or_removed(store: Store, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside.txt"
+    outside.write_text("weights")
+    folder = published(store)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    name = name.format(outside=outside)
+    manifest["files"] = {name: manifest["files"]["checkpoint-000010/model.safetensors"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    again = Store(store.root)
+    assert again.entries("fine_tune") == {}
+    assert again.find("fine_tune", STEP.key) is None
+    assert [problem for _, problem in again.verify()] == ["no readable manifest"]
+    assert outside.read_text() == "weights"
+
+
+@pytest.mark.parametrize("what", ["result", "folder", "file"])
+def test_a_link_is_not_a_result(store: Store, tmp_path: Path, what: str) -> None:
+    folder = published(store)
+    link = {"result": folder, "folder": folder / "checkpoint-000010"}.get(
+        what, folder / "checkpoint-000010" / "model.safetensors"
+    )
+    outside = tmp_path / "outside"
+    link.rename(outside)
+    link.symlink_to(outside)
+    before = {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()}
+    again = Store(store.root)
+    assert again.find("fine_tune", STEP.key) is None
+    assert [problem for _, problem in again.verify()] != [None]
+    assert {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()} == before
+
+
+def test_an_attempt_with_a_link_is_neither_gone_on_with_nor_published(store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "notes.txt"
+    outside.write_text("mine")
+    attempt = store.attempt(STEP)
+    (attempt / "examples.parquet").symlink_to(outside)
+    assert store.adopt(STEP) is None
+    assert any((store.root / "quarantine").iterdir())
+    attempt = store.attempt(STEP)
+    (attempt / "model.safetensors").symlink_to(outside)
+    with pytest.raises(EnvironmentProblem, match="is a link"):
+        store.publish(STEP, attempt, {})
+    store.discard(attempt)
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["fine_tune", "mlflow.db", "reports/small", "reports/small/samples", "annotations/fi"])
+def test_a_store_that_writes_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "store" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        Store(tmp_path / "store").create()
+    assert not (tmp_path / "store" / "pinch-store.json").exists()
+
+
+def test_a_kept_report_names_files_of_its_own_folder_only(tmp_path: Path) -> None:
+    """They are sent to MLflow."""
+    folder = tmp_path / REPORTS / "small"
+    folder.mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text("x")
+    (folder / "page.html").write_text("x")
+    (folder / "link.html").symlink_to(tmp_path / "secret.txt")
+    for name, kept in (("page.html", True), ("../../secret.txt", False), ("link.html", False)):
+        (folder / "drawn.json").write_text(json.dumps({"from": "x", "headline": "", "files": [name]}))
+        assert (_read(folder, "x") is not None) is kept, name
+
+
+def test_a_folders_names_are_held_against_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert confined.inside(tmp_path, ["x", "a/x", "a/b/x"])
+    for name in ("", ".", "..", "../x", "a/../../x", "/x", "link/x"):
+        assert not confined.inside(tmp_path, [name]), name
+
+
+# Secrets come from the environment, and which variables are read is known
+
+SECRET = {"variable", "MLFLOW_TRACKING_URI", "RAY_API_SERVER_ADDRESS"}
+"""``variable``: the one a sweep names (api_key_env). An address may hold a password."""
+PLAIN = {
+    "PINCH_STORE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "name",  # settings that are put back as they were
+}
+
+
+def test_every_variable_that_is_read_is_known_to_hold_a_secret_or_none() -> None:
+    read = set()
+    for called, node, words in calls():
+        if called in ("os.environ.get", "os.getenv", "os.environ.pop") and called != "os.environ.pop":
+            argument = node.args[0]
+            read.add(argument.value if isinstance(argument, ast.Constant) else ast.unparse(argument))
+        if "envvar" in words:
+            read.add(ast.literal_eval(words["envvar"]))
+    assert read == SECRET | PLAIN, "a new variable: plant a secret in it in test_security_run.py, or say it holds none"
+
+
+def test_a_password_in_mlflows_address_is_not_repeated(pinch: Pinch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:planted-1@tracker:5000/x")
+    said = pinch("ui", check=2)
+    assert "http://tracker:5000/x" in said.stderr
+    assert "planted-1" not in said.stdout + said.stderr
+
+
+def test_a_password_in_a_dashboards_address_is_refused_and_not_repeated(
+    pinch: Pinch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://me:planted-1@head:8265")
+    said = pinch("submit", "demo", check=2)
+    assert "--address http://head:8265: is not a dashboard's address" in said.stderr
+    assert "planted-1" not in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("where", ["api_key", "api_key_env", "base_url"])
+def test_a_key_that_is_set_in_the_wrong_place_is_not_repeated(where: str, small: Path) -> None:
+    judge = "{kind: remote, model: m, base_url: 'http://h/v1'}"
+    wrong = "http://me:planted-1@h"
+    alone = ["judge=" + judge, f"judge.{where}={wrong}"]
+    inside = [f"judge={{kind: remote, model: m, base_url: 'http://h/v1', {where}: '{wrong}'}}"]
+    for overrides in (alone, inside if where != "base_url" else [f"judge={{kind: remote, base_url: '{wrong}'}}"]):
+        with pytest.raises(UserError) as problem:
+            load(str(small), overrides)
+        assert "planted-1" not in str(problem.value)
+        assert "--set judge" in str(problem.value)
