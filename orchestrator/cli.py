@@ -281,7 +281,7 @@ def doctor(
 
 def _existing(location: str) -> Any:
     opened = store_at(location)
-    if not opened.root.is_dir():
+    if not opened.storage.exists():
         raise UserError(f"--store {location}: there is no such folder; name a store.")
     return opened
 

@@ -32,10 +32,11 @@ def review(plan: Plan, store: Store, retry_failed: bool = False) -> list[Outlook
     """
     failures = {} if retry_failed else store.failures()
     done = {kind: store.entries(kind) for kind in {step.kind for step in plan.steps}}
+    holders = store.sessions.holders()
     reasons = _Reasons(done)
     outlooks: dict[str, Outlook] = {}
     for step in plan.steps:
-        outlooks[step.key] = _look(step, outlooks, done[step.kind].get(step.key), failures, store, reasons)
+        outlooks[step.key] = _look(step, outlooks, done[step.kind].get(step.key), failures, holders, reasons)
     return list(outlooks.values())
 
 
@@ -44,7 +45,7 @@ def _look(
     before: dict[str, Outlook],
     entry: Entry | None,
     failures: dict[str, dict[str, str]],
-    store: Store,
+    holders: dict[str, str],
     reasons: _Reasons,
 ) -> Outlook:
     if entry is not None:
@@ -59,7 +60,7 @@ def _look(
                 outlook.reason if outlook.reason.startswith("blocked by") else f"blocked by {needed.kind} {needed.name}"
             )
             return Outlook(step, "blocked", root)
-    holder = store.sessions.holder(step.key)
+    holder = holders.get(step.key[:16])
     if holder is not None:
         return Outlook(step, "wait", f"being made by {holder}")
     return Outlook(step, "run", reasons.why(step, [before[needed.key] for needed in step.needs]))

@@ -113,7 +113,7 @@ def account_of(plan: Plan, store: Store) -> Account | None:
 
 def ledger_of(store: Store, step: Step) -> Ledger:
     """Where the verdicts of a comparison's family wait until they are published."""
-    return Ledger(store.root, f"comparison-{step.family[:16]}")
+    return store.ledger(f"comparison-{step.family[:16]}")
 
 
 def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[int, int], None]) -> None:

@@ -116,7 +116,7 @@ class ScoreTable:
             entry = self._comparison(cell.comparison)
             if entry is None:
                 return None
-            table = pq.read_table(entry.path / "verdicts.parquet", columns=["instruction_id", "order", "choice"])
+            table = pq.read_table(entry.file("verdicts.parquet"), columns=["instruction_id", "order", "choice"])
             self._answers[key] = judged_columns(*table.columns)
         return self._answers[key]
 
@@ -186,7 +186,7 @@ class ScoreTable:
             entry = self.store.find("generation_set", generation_set.key)
             if entry is None:
                 return None
-            self._responses[generation_set.key] = read_responses(entry.path / "responses.parquet")
+            self._responses[generation_set.key] = read_responses(entry.file("responses.parquet"))
         return self._responses[generation_set.key]
 
 
@@ -197,7 +197,7 @@ def columns(quality: bool = False) -> tuple[str, ...]:
 
 def in_language_share(entry: Entry) -> float | None:
     """Share of a response set that is in its prompt's language, over the responses long enough to tell."""
-    flags = pq.read_table(entry.path / "responses.parquet", columns=["in_language"])["in_language"]
+    flags = pq.read_table(entry.file("responses.parquet"), columns=["in_language"])["in_language"]
     told = flags.drop_null().to_numpy()
     return float(told.mean()) if len(told) else None
 
