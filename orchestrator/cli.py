@@ -240,6 +240,10 @@ def ui(
     if elsewhere:
         raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
     opened = store_at(store)
+    if opened.elsewhere:
+        from orchestrator.run.records import tell_here
+
+        tell_here(opened)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     command, environment = ui_command(opened.root, host, port)

@@ -92,7 +92,7 @@ def _store(location: str) -> Iterator[Finding]:
     except (UserError, EnvironmentProblem) as problem:
         yield "store", False, str(problem)
         return
-    where = "" if str(store.root) == store.location else f" for its cache, in {store.root}"
+    where = f" for its cache, in {store.root}" if store.elsewhere else ""
     cure = "" if writable else "; cannot be written"
     yield "store", writable, f"{store.location}: {human_bytes(free)} free{where}{cure}"
 

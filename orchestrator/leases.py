@@ -84,8 +84,9 @@ class Sessions:
         if self._thread is not None:
             self._thread.join(timeout=self.storage.beat_every * 2)
         ours = self.id.encode()
-        self.storage.remove(*(name for name, owner in self.storage.read_all("leases").items() if owner == ours))
-        self.storage.remove(_session(self.id))
+        with contextlib.suppress(OSError):  # they die with the beat
+            self.storage.remove(*(name for name, owner in self.storage.read_all("leases").items() if owner == ours))
+            self.storage.remove(_session(self.id))
 
     def acquire(self, key: str) -> bool:
         """Take the lease of a step; False while a live session holds it. Holding it already is fine."""

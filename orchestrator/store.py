@@ -70,6 +70,11 @@ class Store:
         attempts under way and for what can be made from the store again (reports, tracking)."""
         return self.storage.root
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the store is something else than :attr:`root`."""
+        return str(self.root) != self.location
+
     def create(self) -> None:
         """Make the place and its marker; must be called before anything is written.
 
@@ -125,7 +130,7 @@ class Store:
             self.storage.prove(entry, fresh)
             folder = self.storage.bring(entry, names)
         except Spoiled as problem:
-            self._quarantine(entry.place, str(problem), entry)
+            self.quarantine(entry, str(problem))
             raise Corrupt(f"{entry.place.name}: {problem}") from None
         self._proved |= {(entry.key, name) for name in fresh}
         return folder
@@ -246,8 +251,12 @@ class Store:
                 return f"{name} does not have the content its manifest names"
         return None
 
+    def quarantine(self, entry: Entry, reason: str) -> None:
+        """Take a result that does not hold out of the way, with the reason beside it."""
+        self._quarantine(entry.place, reason, entry)
+
     def _quarantine(self, place: PurePosixPath, reason: str, entry: Entry | None) -> None:
-        """Take what does not hold out of the way, with the reason beside it."""
+        """The same for what may have no manifest."""
         self.storage.quarantine(place, reason, entry)
         if entry is not None:
             self._known.get(entry.kind, {}).pop(entry.key, None)

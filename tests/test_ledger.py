@@ -10,11 +10,11 @@ import pytest
 
 from orchestrator.ledger import Ledger
 from orchestrator.storage import Storage
-from tests.store_places import Place, gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
+from tests.store_places import Place
 
 
 @pytest.fixture
-def storage(place: Place) -> Storage:  # noqa: F811
+def storage(place: Place) -> Storage:
     return place.open().storage
 
 

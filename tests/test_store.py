@@ -21,7 +21,7 @@ from orchestrator.identity import Step
 from orchestrator.leases import Sessions
 from orchestrator.storage import Entry
 from orchestrator.store import Corrupt, Store
-from tests.store_places import Place, gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
+from tests.store_places import Place
 from trainables.errors import UserError
 
 WEIGHTS = "checkpoint-000010/model.safetensors"
@@ -39,7 +39,7 @@ def make(store: Store, what: Step, text: str = "weights") -> Entry:
 
 
 @pytest.fixture
-def store(place: Place) -> Store:  # noqa: F811
+def store(place: Place) -> Store:
     opened = place.open()
     opened.create()
     return opened
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Store:
     return opened
 
 
-def test_what_is_published_is_found_with_its_payload(store: Store, place: Place) -> None:  # noqa: F811
+def test_what_is_published_is_found_with_its_payload(store: Store, place: Place) -> None:
     made = make(store, step(rate=1e-5))
     for entry in (place.open().find("fine_tune", made.key), place.open().entries("fine_tune")[made.key]):
         assert entry is not None
@@ -64,7 +64,7 @@ def test_what_is_published_is_found_with_its_payload(store: Store, place: Place)
         assert (place.open().use(entry) / WEIGHTS).read_text() == entry.file(WEIGHTS).read_text() == "weights"
 
 
-def test_what_another_session_publishes_is_listed(store: Store, place: Place) -> None:  # noqa: F811
+def test_what_another_session_publishes_is_listed(store: Store, place: Place) -> None:
     make(store, step("mono-en"))
     assert len(store.entries("fine_tune")) == 1
     make(place.open(), step("mono-fi"))
@@ -90,7 +90,7 @@ def test_a_half_written_folder_makes_way_for_a_whole_one(folder: Store) -> None:
     assert len(list((folder.root / "quarantine").iterdir())) == 1
 
 
-def test_the_first_of_two_attempts_stands(store: Store, place: Place) -> None:  # noqa: F811
+def test_the_first_of_two_attempts_stands(store: Store, place: Place) -> None:
     first = make(store, step(), "first")
     second = make(place.open(), step(), "second")
     assert first.manifest == second.manifest
@@ -99,7 +99,7 @@ def test_the_first_of_two_attempts_stands(store: Store, place: Place) -> None:  
     assert not list((store.root / "attempts").iterdir())
 
 
-def test_a_changed_file_is_found_at_first_use_and_quarantined(store: Store, place: Place) -> None:  # noqa: F811
+def test_a_changed_file_is_found_at_first_use_and_quarantined(store: Store, place: Place) -> None:
     made = make(store, step(), "weights")
     place.spoil(made, WEIGHTS, b"wEights")  # same size
     forget_cache(store)
@@ -121,7 +121,7 @@ def forget_cache(store: Store) -> None:
         subprocess.run(["rm", "-rf", str(store.root / "results"), str(store.root.parent.parent / "sha256")], check=True)
 
 
-def test_a_missing_file_is_found_at_first_use(store: Store, place: Place) -> None:  # noqa: F811
+def test_a_missing_file_is_found_at_first_use(store: Store, place: Place) -> None:
     made = make(store, step())
     entry = place.open().find("fine_tune", step().key)
     assert entry is not None
@@ -131,7 +131,7 @@ def test_a_missing_file_is_found_at_first_use(store: Store, place: Place) -> Non
         place.open().use(entry)
 
 
-def test_a_part_of_a_result_is_used_without_the_rest(store: Store, place: Place) -> None:  # noqa: F811
+def test_a_part_of_a_result_is_used_without_the_rest(store: Store, place: Place) -> None:
     attempt = store.attempt(step())
     for name in ("a/one", "b/two"):
         (attempt / name).parent.mkdir()
@@ -151,7 +151,7 @@ def test_a_truncated_file_is_not_listed(folder: Store) -> None:
     assert Store(folder.root).find("fine_tune", step().key) is None
 
 
-def test_verify_names_what_does_not_hold_and_keeps_what_does(store: Store, place: Place) -> None:  # noqa: F811
+def test_verify_names_what_does_not_hold_and_keeps_what_does(store: Store, place: Place) -> None:
     make(store, step("mono-en"))
     place.spoil(make(store, step("mono-fi")), WEIGHTS, None)
     place.spoil(make(store, step("mono-ru")), WEIGHTS, b"wEights")
@@ -163,7 +163,7 @@ def test_verify_names_what_does_not_hold_and_keeps_what_does(store: Store, place
     assert [problem for _, problem in place.open().verify()] == [None]
 
 
-def test_freed_files_are_gone_from_the_store_and_the_manifest_alike(store: Store, place: Place) -> None:  # noqa: F811
+def test_freed_files_are_gone_from_the_store_and_the_manifest_alike(store: Store, place: Place) -> None:
     made = make(store, step())
     assert store.free(made, [WEIGHTS]) == len("weights")
     assert store.free(made, [WEIGHTS]) == 0
@@ -175,7 +175,7 @@ def test_freed_files_are_gone_from_the_store_and_the_manifest_alike(store: Store
     assert store.entries("fine_tune")[again.key].manifest["files"] == {}
 
 
-def test_a_store_of_another_schema_can_be_read_but_not_added_to(store: Store, place: Place) -> None:  # noqa: F811
+def test_a_store_of_another_schema_can_be_read_but_not_added_to(store: Store, place: Place) -> None:
     store.storage.write("pinch-store.json", json.dumps({"schema": 0}).encode())
     old = place.open()
     assert old.entries("fine_tune") == {}
@@ -197,7 +197,7 @@ def test_a_file_cannot_be_a_store(tmp_path: Path) -> None:
         Store(tmp_path / "file")
 
 
-def test_failures_are_remembered_until_the_step_succeeds(store: Store, place: Place) -> None:  # noqa: F811
+def test_failures_are_remembered_until_the_step_succeeds(store: Store, place: Place) -> None:
     store.record_failure(step(), "the loss is nan")
     assert place.open().failures()[step().key]["error"] == "the loss is nan"
     make(store, step())
@@ -222,7 +222,7 @@ def test_a_results_name_cannot_leave_the_store(store: Store) -> None:
 # Records: what everything two sessions may do at once comes down to
 
 
-def test_of_many_who_create_a_record_one_does(store: Store, place: Place) -> None:  # noqa: F811
+def test_of_many_who_create_a_record_one_does(store: Store, place: Place) -> None:
     others = [place.open().storage for _ in range(4)]
     for name in (f"leases/{number}" for number in range(10)):
         tries = [partial(other.create, name, str(number).encode()) for number, other in enumerate(others)]
@@ -230,7 +230,7 @@ def test_of_many_who_create_a_record_one_does(store: Store, place: Place) -> Non
         assert store.storage.read(name) == str(one).encode()
 
 
-def test_of_many_who_replace_a_record_one_does(store: Store, place: Place) -> None:  # noqa: F811
+def test_of_many_who_replace_a_record_one_does(store: Store, place: Place) -> None:
     others = [place.open().storage for _ in range(4)]
     for name in (f"leases/{number}" for number in range(10)):
         store.storage.write(name, b"old")
@@ -434,7 +434,7 @@ def forget_machine(store: Store) -> None:
         subprocess.run(["rm", "-rf", str(store.root)], check=True)
 
 
-def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> None:  # noqa: F811
+def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> None:
     leave(store)
     others = [place.open() for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
@@ -442,7 +442,7 @@ def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> Non
     assert sum(path is not None for path in taken) == 1
 
 
-def test_what_dead_sessions_left_is_found_and_discarded_and_a_living_ones_is_not(store: Store, place: Place) -> None:  # noqa: F811
+def test_what_dead_sessions_left_is_found_and_discarded_and_a_living_ones_is_not(store: Store, place: Place) -> None:
     leave(store)
     store.sessions.start("test")
     ours = store.attempt(step("mono-en"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pyarrow.parquet as pq
 from orchestrator import corpus_card
 from orchestrator.corpus_card import CorpusCards
 from orchestrator.identity import Step, key_of
+from orchestrator.keeping import remembered
 from orchestrator.kept_report import REPORTS, kept_report
+from orchestrator.mlflow_runs import STORE_ID
 from orchestrator.people.side_by_side import RULE, Chosen, as_table
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board, State
@@ -33,6 +36,7 @@ class Recorder:
 
     def __init__(self, plan: Plan, store: Store, board: Board) -> None:
         self.plan, self.store, self.board = plan, store, board
+        _share_name(store)
         self.tracker = Tracker(store.root, plan.sweep.name)
         self.table = ScoreTable(plan, store)
         self._chosen = Chosen(plan, store, self.table)
@@ -148,3 +152,21 @@ class Recorder:
             except Exception as problem:  # noqa: BLE001 - a picture that cannot be drawn ends no run
                 logger.warning("MLflow gets no report (%s); pinch report says more.", problem)
         self.tracker.close(status, timeout=timeout)  # type: ignore[arg-type]
+
+
+def _share_name(store: Store) -> None:
+    """The store has one name among the runs of an MLflow server, on whatever machine it is asked for."""
+    here = store.root / STORE_ID
+    if store.elsewhere and not here.is_file():
+        store.storage.create(STORE_ID, uuid.uuid4().hex.encode())
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(store.storage.read(STORE_ID) or b"")
+
+
+def tell_here(store: Store) -> None:
+    """Have the MLflow database of this machine say what a store elsewhere holds: every sweep that was run on it."""
+    for plan in remembered(store):
+        board = Board(plan.steps, store, lambda step, state: None)
+        recorder = Recorder(plan, store, board)
+        recorder.all()
+        recorder.close("RUNNING" if board.unfinished() else "FINISHED", timeout=300.0)

@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,11 @@ from ray.tune.search import Searcher
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board, State
-from orchestrator.run.jobs import Place, training_rows
-from orchestrator.store import Corrupt
+from orchestrator.run.jobs import Place
+from orchestrator.run.staging import EXAMPLES_FILE, StoreStaging, order
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
 from trainables.parallel import Parallel
 
-MIXTURE_FILE = "mixture.parquet"
-EXAMPLES_FILE = "examples.parquet"
 SILENCE = 1800.0
 """Seconds a fine-tune may say nothing before its lane is given up."""
 LOOK_EVERY = 0.5
@@ -59,9 +58,9 @@ class FineTuneTrial(tune.Trainable):
     """One lane, and the fine-tune it is on. A training iteration of Tune is one report of the lane."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step]
+        self, config: dict[str, Any], settings: LaneSettings, recipe: Any, steps: dict[str, Step], staging: StoreStaging
     ) -> None:
-        self._settings, self._recipe, self._steps = settings, recipe, steps
+        self._settings, self._recipe, self._steps, self._staging = settings, recipe, steps, staging
         self._lane: Any = None
         self._take(config)
 
@@ -70,7 +69,7 @@ class FineTuneTrial(tune.Trainable):
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._key, self._out = config["key"], Path(config["out"])
+        self._key = config["key"]
         self._begun = False
 
     def step(self) -> dict[str, Any]:
@@ -99,48 +98,39 @@ class FineTuneTrial(tune.Trainable):
     def _next(self) -> dict[str, Any]:
         from trainables.lane import LaneDied
 
-        step = self._steps[self._key]
-        store = self._settings.place.open()
         try:
             if not self._begun:
-                self._begin(step)
+                self._begin(self._steps[self._key])
             message = self._lane.next_report(timeout=SILENCE)
             if message is None:
                 raise LaneDied(f"no word from the lane for {SILENCE:.0f} s")
             if message["kind"] == "report":
                 return message["report"]
-            (self._out / EXAMPLES_FILE).unlink(missing_ok=True)
-            store.publish(step, self._out, message["facts"])
             return {"done": True, "published": True, "step": self._recipe.steps}
         except (StepFailed, UserError) as problem:
             self._tear_down()
-            store.discard(self._out)
             return {"done": True, "failed": str(problem)}
         except (EnvironmentProblem, OSError) as problem:
             self._tear_down()
-            store.discard(self._out)
             return {"done": True, "broken": str(problem)}
-        except (LaneDied, Corrupt) as problem:
+        except LaneDied as problem:
             self._tear_down()
-            store.discard(self._out)
             return {"done": True, "lost": str(problem)}
 
     def _begin(self, step: Step) -> None:
+        """Hand the fine-tune to the lane, by names: its workers may be on other machines."""
         from trainables.finetune import FineTuneJob
 
         settings = self._settings
-        store = settings.place.open()
-        base = store.find("base", settings.base)
-        assert base is not None, "a fine-tune is handed out when its base is published"
         self._bring_up()
         job = FineTuneJob(
             name=step.name,
-            base=store.use(base),
-            examples=self._out / EXAMPLES_FILE,
+            base=Path(settings.base),
+            examples=Path(EXAMPLES_FILE),
             recipe=self._recipe,
             seed=int(step.payload["seed"]),
             template=settings.template,
-            out=self._out,
+            out=Path(step.folder),
             resume=True,
             parallel=settings.parallel,
         )
@@ -158,6 +148,7 @@ class FineTuneTrial(tune.Trainable):
                 use_gpu=settings.use_gpu,
                 resources={"CPU": settings.cpus_per_worker},
                 env={"OMP_NUM_THREADS": str(settings.threads)},
+                staging=self._staging,
             )
             self._lane.start()
 
@@ -195,7 +186,7 @@ class ClaimingSearcher(Searcher):
         plan: Plan,
         board: Board,
         lanes: int,
-        prepare: Callable[[Model], Path],
+        prepare: Callable[[Model], None],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         super().__init__(metric="step", mode="max")
@@ -216,18 +207,17 @@ class ClaimingSearcher(Searcher):
             if not self._to_bring_up:
                 return None
             self._to_bring_up -= 1
-            return {"key": "", "out": "", "name": "lane"}
+            return {"key": "", "name": "lane"}
         step = self._board.claim("fine_tune", prefer=lambda step: 0 if step.key in self._baselines else 1)
         if step is None:
             return None
         try:
-            out = self._prepare(self._models[step.key])
-        except Exception as problem:  # noqa: BLE001  (whatever it is, the step goes back to the board)
-            self._board.reopen()
+            self._prepare(self._models[step.key])
+        except OSError as problem:
             self._board.lost(step, str(problem))
             return None
         self._trials[trial_id] = step
-        return {"key": step.key, "out": str(out), "name": step.name}
+        return {"key": step.key, "name": step.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._report(result)
@@ -244,6 +234,7 @@ class ClaimingSearcher(Searcher):
         elif result.get("published") and self._board.store.find("fine_tune", step.key) is not None:
             self._board.done(step)
         else:
+            self._board.reopen()  # what it needed may have been quarantined
             self._board.lost(step, str(result.get("lost") or "its trial died"))
 
     def save(self, checkpoint_path: str) -> None:
@@ -290,15 +281,18 @@ class Tuning:
     def _run(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
+        settings = self.settings
+        staging = StoreStaging(settings.place, settings.base, {step.folder: step for step in steps.values()})
         trainable = tune.with_parameters(
-            FineTuneTrial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps
+            FineTuneTrial, settings=settings, recipe=self.plan.sweep.recipe, steps=steps, staging=staging
         )
         # The lane's worker group has a placement group of its own, which Tune does not see.
         trainable = tune.with_resources(trainable, {"cpu": 0.01})
+        prepare = partial(order, self.board.store, self.plan)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=ClaimingSearcher(self.plan, self.board, self.lanes, self._prepare, self.report),
+                search_alg=ClaimingSearcher(self.plan, self.board, self.lanes, prepare, self.report),
                 num_samples=-1,
                 max_concurrent_trials=self.lanes,
                 reuse_actors=True,
@@ -315,23 +309,3 @@ class Tuning:
             tuner.fit()
         except BaseException as problem:  # noqa: BLE001  (handed to the session, which is another thread)
             self.error = problem
-
-    def _prepare(self, model: Model) -> Path:
-        """An attempt folder with the training rows in it: what an interrupted try left behind, or a new one."""
-        assert model.fine_tune is not None and model.mixture is not None
-        store = self.board.store
-        out = store.adopt(model.fine_tune) or store.attempt(model.fine_tune)
-        trained = model.mixture.without(self.plan.dev)
-        corpora = {code: self.plan.corpora[code].key for code in model.mixture.languages}
-        training_rows(store, corpora, trained, out / EXAMPLES_FILE)
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        rows = sorted(model.mixture.assignment.items())
-        table = {
-            "id": [key for key, _ in rows],
-            "language": [code for _, code in rows],
-            "dev": [key in self.plan.dev for key, _ in rows],
-        }
-        pq.write_table(pa.table(table), out / MIXTURE_FILE)
-        return out

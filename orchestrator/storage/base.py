@@ -169,11 +169,14 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def create(self, name: str, data: bytes) -> bool:
-        """Put a record if there is none; False when there is. Atomic."""
+        """Put a record if there is none; False when there is another. Atomic.
+
+        Two who put the same may both be told that they did, for an answer can get lost and a content cannot.
+        """
 
     @abc.abstractmethod
     def replace(self, name: str, old: bytes, new: bytes) -> bool:
-        """Put a record in the place of exactly ``old``; False when something else, or nothing, is there. Atomic."""
+        """The same in the place of exactly ``old``; False when something else, or nothing, is there. Atomic."""
 
     @abc.abstractmethod
     def remove(self, *names: str) -> None:
@@ -230,6 +233,14 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     def begin(self, folder: str, about: Mapping[str, Any]) -> Path:
         """A new folder on this machine to make a result in."""
+
+    @abc.abstractmethod
+    def here(self, name: str) -> Path:
+        """An attempt of ours by its folder's name, on this machine, as it was made here or saved elsewhere.
+
+        Raises:
+            OSError: it was not.
+        """
 
     @abc.abstractmethod
     def save(self, attempt: Path) -> None:

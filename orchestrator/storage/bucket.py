@@ -58,6 +58,7 @@ class Bucket(abc.ABC):
         self.bucket = self._where.partition("/")[0]
         self.fs = self.connect()
         self.answered = False
+        self._given_up = False
 
     @abc.abstractmethod
     def connect(self) -> Any:
@@ -109,9 +110,9 @@ class Bucket(abc.ABC):
     def _conditional(self, name: str, data: bytes, version: str | None) -> bool:
         try:
             self._ask(lambda: self.put(self._path(name), data, version))
-        except Met as problem:
-            # An earlier try may have got through although its answer did not.
-            return bool(getattr(problem, "tried", 0)) and self.read(name) == data
+        except Met:
+            # An earlier try, perhaps one that the client made by itself, may have got through without its answer.
+            return self.read(name) == data
         except Absent:
             return False
         return True
@@ -167,11 +168,11 @@ class Bucket(abc.ABC):
         """Do something, again and again while what goes wrong may pass.
 
         Raises:
-            Absent, Met: as :meth:`understood` says; ``tried`` of Met counts the tries before.
+            Absent, Met: as :meth:`understood` says.
             UserError: the place refuses, and never did anything else.
             StorageAway: it refuses by now, or does not answer.
         """
-        patience = PATIENCE if self.patient else SHORT_PATIENCE
+        patience = 0.0 if self._given_up else PATIENCE if self.patient else SHORT_PATIENCE
         began, tried = time.monotonic(), 0
         while True:
             try:
@@ -183,18 +184,18 @@ class Bucket(abc.ABC):
                 if isinstance(found, Refused):
                     raise StorageAway(f"{self.location}: {found}") from problem
                 if isinstance(found, Absent | Met):
-                    self.answered = True
-                    found.tried = tried  # type: ignore[union-attr]
+                    self.answered, self._given_up = True, False
                     raise found from None
                 if not isinstance(found, Passing):
                     raise
                 waited = time.monotonic() - began
-                if waited > patience:
+                if waited >= patience:
+                    self._given_up = True  # from now on one try, until it answers: what ends need not wait again
                     raise StorageAway(f"{self.location}: no answer for {waited:.0f} s ({found})") from problem
                 time.sleep(min(FIRST_WAIT * 2**tried, LONGEST_WAIT) * random.uniform(0.75, 1.25))
                 tried += 1
             else:
-                self.answered = True
+                self.answered, self._given_up = True, False
                 return answer
 
 

@@ -62,7 +62,7 @@ class Cache:
             Spoiled: what came is something else.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(digest[:3]):
+        with self.locked(digest[:3]):
             blob = self._blob(digest)
             if not blob.is_file() or blob.stat().st_size != size:
                 self._make_room(size)
@@ -73,7 +73,7 @@ class Cache:
 
     def put(self, path: Path, digest: str) -> None:
         """Take in a file that was made here and whose digest was just taken; it is moved."""
-        with self._locked(digest[:3]):
+        with self.locked(digest[:3]):
             self._make_room(path.stat().st_size)
             blob = self._blob(digest)
             blob.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Cache:
 
     def drop(self, digest: str) -> None:
         """Forget a file, because its content changed here."""
-        with self._locked(digest[:3]):
+        with self.locked(digest[:3]):
             self._blob(digest).unlink(missing_ok=True)
 
     def _blob(self, digest: str) -> Path:
@@ -100,7 +100,7 @@ class Cache:
             coming.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        with self._locked("room"):
+        with self.locked("room"):
             blobs = [
                 (entry.stat(), Path(entry.path)) for entry in _files(self.folder / "sha256") if entry.name[0] != "."
             ]
@@ -117,7 +117,8 @@ class Cache:
                     Path(entry.path).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> Iterator[None]:
+        """Alone among this machine's processes."""
         (self.folder / "locks").mkdir(parents=True, exist_ok=True)
         with (self.folder / "locks" / name).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

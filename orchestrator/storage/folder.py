@@ -214,6 +214,9 @@ class Folder(Storage):
         write_json(path / ABOUT, about)
         return path
 
+    def here(self, name: str) -> Path:
+        return self.root / "attempts" / name
+
     def save(self, attempt: Path) -> None:
         """Nothing: it is written where the store is."""
 

@@ -16,6 +16,7 @@ So:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -32,6 +33,7 @@ from orchestrator.storage.base import (
     Manifest,
     Spoiled,
     Storage,
+    StorageAway,
     as_json,
     files_below,
     measure,
@@ -224,22 +226,35 @@ class ObjectStore(Bucket, Storage):
         ours = {**attempt.about, **about}
         if not attempt.record or not self.replace(_record_name(attempt.name), attempt.record, as_json(ours)):
             return None
-        path = self.root / "attempts" / attempt.name
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-        prefix = "/".join((str(ours["kind"]), *_split(attempt.name)))
-
-        def download(name: str) -> None:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            self._download(f"{prefix}/{name}", path / name)
-
+        self._forget(attempt.name)
         try:
-            self._each(sound_names(attempt.files), download)
-        except Absent:
+            return self.here(attempt.name)
+        except FileNotFoundError:
             self.discard(attempt)
             return None
-        saved = {name: _stamp(path / name) for name in attempt.files}
-        write_json(_beside(path), {"about": dict(about), "saved": saved})
+
+    def here(self, name: str) -> Path:
+        path = self.root / "attempts" / name
+        with self._cache.locked(name):
+            if _beside(path).is_file():
+                return path
+            record = parsed(self.read(_record_name(name)))
+            if record is None:
+                raise FileNotFoundError(f"{self.location}: attempt {name} is not there any more")
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+            prefix, files = "/".join((str(record["kind"]), *_split(name))), sound_names(record["files"])
+
+            def download(file: str) -> None:
+                (path / file).parent.mkdir(parents=True, exist_ok=True)
+                self._download(f"{prefix}/{file}", path / file)
+
+            try:
+                self._each(files, download)
+            except Absent:
+                raise FileNotFoundError(f"{self.location}: attempt {name} has lost a file") from None
+            about = {part: value for part, value in record.items() if part not in ("attempt", "files")}
+            write_json(_beside(path), {"about": about, "saved": {file: _stamp(path / file) for file in files}})
         return path
 
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:
@@ -268,7 +283,11 @@ class ObjectStore(Bucket, Storage):
         return entry
 
     def discard(self, attempt: Path | Attempt) -> None:
-        name = attempt.name
+        self._forget(attempt.name)
+        with contextlib.suppress(StorageAway):  # what stays there is found by its record
+            self._discard(attempt.name)
+
+    def _discard(self, name: str) -> None:
         record = self.read(_record_name(name))
         about = parsed(record)
         if about and "kind" in about:
@@ -278,7 +297,6 @@ class ObjectStore(Bucket, Storage):
             if standing.get("data") != data:  # killed after it had won: then only the record is left over
                 self.remove(*self.names(data))
             self.remove(_record_name(name))
-        self._forget(name)
 
     def _forget(self, name: str) -> None:
         path = self.root / "attempts" / name

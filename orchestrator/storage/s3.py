@@ -21,6 +21,7 @@ from orchestrator.storage.bucket import Absent, Met, Passing, Refused
 from orchestrator.storage.objects import ObjectStore
 
 _NETWORK = (
+    boto.ConnectionError,
     boto.HTTPClientError,
     boto.IncompleteReadError,
     ResponseParserError,
