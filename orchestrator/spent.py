@@ -28,7 +28,7 @@ def spent(plan: Plan, store: Store) -> list[tuple[str, str]]:
     """What was spent on the results of a plan that are there, as (label, text); empty when nothing is."""
     found: dict[str, list[Entry]] = {}
     for step in plan.steps:
-        entry = store.find(step.kind, step.key)
+        entry = store.glance(step.kind, step.key)
         if entry is not None:
             found.setdefault(step.kind, []).append(entry)
     told = [(_KINDS.get(kind, kind), _of_kind(kind, entries)) for kind, entries in found.items()]

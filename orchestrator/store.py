@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import getpass
 import hashlib
+import math
 import platform
 import socket
 import time
@@ -32,6 +33,8 @@ from trainables.errors import UserError
 __all__ = ["MARKER", "Corrupt", "Entry", "Store", "environment", "write_json"]
 
 MARKER = "pinch-store.json"
+GLANCE = 2.0
+"""Seconds for which a listing of a store elsewhere is good enough for who only looks."""
 
 
 class Corrupt(Exception):
@@ -55,6 +58,7 @@ class Store:
         self.sessions = Sessions(self.storage, session)
         self._proved: set[tuple[str, str]] = set()
         self._known: dict[str, dict[str, Entry]] = {}
+        self._listed: dict[str, float] = {}
         marker = parsed(self.storage.read(MARKER))
         self.schema = KEY_SCHEMA if marker is None else marker.get("schema")
         self.writable_schema = self.schema == KEY_SCHEMA
@@ -100,10 +104,12 @@ class Store:
     def refresh(self) -> None:
         """Forget what was listed, so that other sessions' results are seen."""
         self._known.clear()
+        self._listed.clear()
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """key -> entry, for every result of a kind that its manifest and, in a folder, the sizes of its files prove."""
         known = self._known.setdefault(kind, {})
+        self._listed[kind] = time.monotonic()
         for entry in self.storage.results(kind, {key[:16] for key in known}):
             known[entry.key] = entry
         return known
@@ -114,6 +120,15 @@ class Store:
         if entry is not None:
             self._known.setdefault(kind, {})[key] = entry
         return entry
+
+    def glance(self, kind: str, key: str) -> Entry | None:
+        """As :meth:`find`, for who looks at many and can wait: what was published in the last seconds may be
+        missing."""
+        if not self.elsewhere:
+            return self.find(kind, key)
+        if time.monotonic() - self._listed.get(kind, -math.inf) > GLANCE:
+            self.entries(kind)
+        return self._known[kind].get(key)
 
     def use(self, entry: Entry, part: str = "") -> Path:
         """The folder of a result on this machine, its digests checked at the first use.
@@ -210,6 +225,10 @@ class Store:
     def ledger(self, name: str) -> Ledger:
         """What was paid for under a name; see `orchestrator.ledger`."""
         return Ledger(self.storage, name)
+
+    def ledgers(self) -> set[str]:
+        """The names under which something is kept."""
+        return {name.split("/")[1] for name in self.storage.names("ledger")}
 
     def _about(self, step: Step) -> dict[str, str]:
         return {"kind": step.kind, "key": step.key, "session": self.sessions.id}

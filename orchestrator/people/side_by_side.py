@@ -56,7 +56,7 @@ class Texts:
         """Instruction id -> response of a generation set; empty while it is not made."""
         if step.key in self._responses:
             return self._responses[step.key]
-        entry = self._store.find("generation_set", step.key)
+        entry = self._store.glance("generation_set", step.key)
         if entry is None:
             return {}
         table = pq.read_table(entry.file("responses.parquet"), columns=["instruction_id", "text"]).to_pydict()
@@ -69,7 +69,7 @@ class Texts:
         """Id -> eval example of one language; empty while its corpus is not there."""
         if language not in self._examples:
             corpus = self._plan.corpora[language]
-            entry = self._store.find(corpus.kind, corpus.key)
+            entry = self._store.glance(corpus.kind, corpus.key)
             examples = read_examples(entry.file(EVAL_FILE)) if entry is not None else []
             self._examples[language] = {example.id: example for example in examples}
         return self._examples[language]

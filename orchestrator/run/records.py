@@ -47,6 +47,7 @@ class Recorder:
 
     def made(self, step: Step) -> None:
         """A step was just published: tell what it changed."""
+        self.store.entries(step.kind)
         if step.kind == "comparison":
             for model in dict.fromkeys(self._by_step[step.key]):
                 self.model(model)
@@ -78,12 +79,12 @@ class Recorder:
     def model(self, model: Model) -> None:
         if model.fine_tune is None or model.rule is None:
             return
-        fine_tune = self.store.find("fine_tune", model.fine_tune.key)
+        fine_tune = self.store.glance("fine_tune", model.fine_tune.key)
         if fine_tune is None:
             return
         rows = self.table.rows_of(model)
         curve = pq.read_table(fine_tune.file("curve.parquet")).to_pandas()
-        selection = self.store.find("selection", model.weights.key)
+        selection = self.store.glance("selection", model.weights.key)
         dev = None
         if selection is not None:
             scores = json.loads(selection.file("scores.json").read_text())["scores"]
@@ -134,7 +135,11 @@ class Recorder:
         cards = CorpusCards(self.plan, self.store)
         for model in self.plan.models:
             path = self._card(model)
-            if model.fine_tune is not None and not path.is_file() and self.store.find("fine_tune", model.fine_tune.key):
+            if (
+                model.fine_tune is not None
+                and not path.is_file()
+                and self.store.glance("fine_tune", model.fine_tune.key)
+            ):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, corpus_card.as_table(cards.mixture(model)))
                 self.model(model)

@@ -158,7 +158,7 @@ class ScoreTable:
 
     def _comparison(self, comparison: Step) -> Entry | None:
         if self._elsewhere is None:
-            return self.store.find("comparison", comparison.key)
+            return self.store.glance("comparison", comparison.key)
         return self._elsewhere.get((comparison.payload["baseline"], comparison.payload["model"]))
 
     def _comparisons_of(self, judge: str) -> dict[tuple[str, str], Entry]:
@@ -175,7 +175,7 @@ class ScoreTable:
 
     def _share(self, generation_set: Step) -> float | None:
         if generation_set.key not in self._shares:
-            entry = self.store.find("generation_set", generation_set.key)
+            entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
             self._shares[generation_set.key] = in_language_share(entry)
@@ -183,7 +183,7 @@ class ScoreTable:
 
     def _responses_of(self, generation_set: Step) -> Responses | None:
         if generation_set.key not in self._responses:
-            entry = self.store.find("generation_set", generation_set.key)
+            entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
             self._responses[generation_set.key] = read_responses(entry.file("responses.parquet"))
