@@ -26,7 +26,7 @@ from typing import Any
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from orchestrator.ledger import Ledger
-from orchestrator.storage import Attempt, Entry, Spoiled, Storage, measure, open_storage, write_json
+from orchestrator.storage import Attempt, Entry, Spoiled, Storage, StorageAway, measure, open_storage, write_json
 from orchestrator.storage.base import as_json, files_below, parsed
 from trainables.errors import UserError
 
@@ -93,6 +93,8 @@ class Store:
         try:
             self.storage.prepare()
             self.storage.create(MARKER, as_json({"schema": KEY_SCHEMA, "made_by": "pinch"}))
+        except StorageAway:
+            raise
         except OSError as problem:
             raise UserError(
                 f"--store {self.location}: cannot be written ({problem.strerror}); name a folder you may write to."
@@ -180,8 +182,9 @@ class Store:
         """Attempts whose session is dead; at one step, also those of this session (see :meth:`adopt`)."""
         for attempt in self.storage.attempts():
             session = attempt.about["session"]
-            dead = not self.sessions.alive(session) or (key is not None and session == self.sessions.id)
-            if key in (None, attempt.about["key"]) and dead:
+            if key not in (None, attempt.about["key"]):
+                continue
+            if (key is not None and session == self.sessions.id) or not self.sessions.alive(session):
                 yield attempt
 
     def publish(self, step: Step, attempt: Path, facts: dict[str, Any]) -> Entry:

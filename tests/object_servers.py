@@ -50,10 +50,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def _serving(command: list[str], url: str) -> Iterator[str]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def serving(
+    command: list[str], url: str, environment: dict[str, str] | None = None, patience: float = 60
+) -> Iterator[str]:
+    """A server in a process of its own, from when it answers at ``url``."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patience
         while True:
             assert process.poll() is None, f"{command[0]} ended at once"
             try:
@@ -64,15 +67,19 @@ def _serving(command: list[str], url: str) -> Iterator[str]:
                 time.sleep(0.1)
         yield url
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """moto's S3 in a process of its own; the address."""
     port = free_port()
-    with _serving([sys.executable, "-c", MOTO, str(port)], f"http://127.0.0.1:{port}") as url:
+    with serving([sys.executable, "-c", MOTO, str(port)], f"http://127.0.0.1:{port}") as url:
         yield url
 
 
@@ -86,7 +93,7 @@ def gcs_server() -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     binary = str(folder / "fake-gcs-server-linux-amd64")
     options = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    with _serving([binary, *options], f"{url}/storage/v1/b") as found:
+    with serving([binary, *options], f"{url}/storage/v1/b") as found:
         yield found.removesuffix("/storage/v1/b")
 
 

@@ -17,7 +17,7 @@ from tests.conftest import Pinch
 from tests.object_servers import Proxy, clear_clients, free_port
 from tests.store_places import Place
 from tests.test_store import WEIGHTS, forget_machine, make, step
-from trainables.errors import UserError
+from trainables.errors import EnvironmentProblem, UserError
 
 
 @pytest.fixture
@@ -75,6 +75,47 @@ def test_a_publication_whose_answer_was_lost_stands_and_is_ours(store: Store, pr
         assert s3.open().find("fine_tune", entry.key) is not None
     assert list(store.storage.attempts()) == []
     assert {problem for _, problem in store.verify()} == {None}
+
+
+def test_google_behind_a_bad_network_is_no_worse(gs: Place, gcs_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy(gcs_address)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+    clear_clients()
+    store = gs.open()
+    store.create()
+    for fault in ("503", "drop", "lose"):
+        proxy.faults.append(fault)
+        assert store.storage.create(f"leases/{fault}", b"ours")
+        proxy.faults.extend(["", "", fault])
+        assert store.storage.replace(f"leases/{fault}", b"ours", b"still ours")
+        proxy.faults.append(fault)
+        entry = make(store, step(fault))
+        proxy.faults.append(fault)
+        assert (gs.open().use(entry) / WEIGHTS).read_text() == "weights"
+    assert len(store.storage.read_all("leases")) == 3
+    assert {problem for _, problem in store.verify()} == {None}
+    proxy.close()
+
+
+def test_a_file_that_changes_while_it_is_saved_does_not_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = store.attempt(step())
+    (attempt / "state").write_text("whole")
+    store.save(attempt)
+    (attempt / "state").write_text("being")
+    upload = store.storage._upload  # type: ignore[attr-defined]
+
+    def meanwhile(file: Path, name: str) -> None:
+        upload(file, name)
+        file.write_text("being written")
+
+    monkeypatch.setattr(store.storage, "_upload", meanwhile)
+    (attempt / "more").write_text("more")
+    store.save(attempt)
+    (saved,) = store.storage.attempts()
+    assert set(saved.files) == {"state"}
+    with pytest.raises(EnvironmentProblem, match="still writes"):
+        store.publish(step(), attempt, {})
+    assert store.find("fine_tune", step().key) is None
 
 
 def test_much_going_wrong_loses_nothing(store: Store, proxy: Proxy, s3: Place) -> None:

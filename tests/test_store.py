@@ -184,7 +184,8 @@ def test_a_store_of_another_schema_can_be_read_but_not_added_to(store: Store, pl
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://host/store", "s3://", "gs:///store", "s3://bucket/../other", "/proc/pinch"]
+    "location",
+    ["ftp://host/store", "s3://", "gs:///store", "s3://bucket/../other", "s3://key:secret@b/x", "/proc/pinch"],
 )
 def test_a_place_that_cannot_be_a_store_is_refused(location: str) -> None:
     with pytest.raises(UserError, match="--store"):

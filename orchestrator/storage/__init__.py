@@ -26,6 +26,8 @@ def open_storage(location: str) -> Storage:
             f"--store {location}: {scheme}:// is not known; name a folder, s3://BUCKET/..., gs://BUCKET/..."
         )
     bucket = rest.partition("/")[0]
+    if "@" in bucket:
+        raise UserError(f"--store {scheme}://...: credentials are taken from the environment; leave them out of it.")
     if not bucket or ".." in rest.split("/"):
         raise UserError(f"--store {location}: names no bucket and folder; write {scheme}://BUCKET/FOLDER.")
     if scheme == "s3":

@@ -120,15 +120,15 @@ class Bucket(abc.ABC):
     def _path(self, name: str) -> str:
         return f"{self._where}/{name}"
 
-    def _listed(self, folder: str) -> dict[str, tuple[int, str]]:
-        """Name -> (bytes, version) of every object below a folder."""
+    def _listed(self, folder: str) -> dict[str, str]:
+        """Name -> a text that changes with the content, for every object below a folder."""
         try:
             found = self._ask(lambda: self.fs.find(self._path(folder), detail=True, withdirs=False))
         except Absent:
             return {}
         start = len(self._where) + 1
-        told = {path[start:]: info for path, info in found.items() if info["type"] == "file"}
-        return {name: (int(info["size"]), str(info.get("ETag") or info.get("etag"))) for name, info in told.items()}
+        files = {path[start:]: info for path, info in found.items() if info["type"] == "file"}
+        return {name: str(info.get("ETag") or info["etag"]) for name, info in files.items()}
 
     def _read_these(self, names: Iterable[str]) -> dict[str, bytes]:
         names = sorted(names)
@@ -162,15 +162,20 @@ class Bucket(abc.ABC):
                 work(item)
             return
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(work, items))
+            try:
+                list(pool.map(work, items))
+            except BaseException:
+                self._given_up = True  # nobody waits for the others' patience: Ctrl-C, or one has lost its own
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _ask(self, action: Callable[[], Answer]) -> Answer:
         """Do something, again and again while what goes wrong may pass.
 
         Raises:
             Absent, Met: as :meth:`understood` says.
-            UserError: the place refuses, and never did anything else.
-            StorageAway: it refuses by now, or does not answer.
+            UserError: the place refuses, and nothing runs on it yet.
+            StorageAway: it refuses in a run, or does not answer.
         """
         patience = 0.0 if self._given_up else PATIENCE if self.patient else SHORT_PATIENCE
         began, tried = time.monotonic(), 0
@@ -179,7 +184,7 @@ class Bucket(abc.ABC):
                 answer = action()
             except Exception as problem:
                 found = self.understood(problem)
-                if isinstance(found, Refused) and not (self.answered or self.patient):
+                if isinstance(found, Refused) and not self.patient:
                     raise UserError(f"--store {self.location}: {found}") from problem
                 if isinstance(found, Refused):
                     raise StorageAway(f"{self.location}: {found}") from problem

@@ -69,6 +69,8 @@ class GCS(ObjectStore):
         if isinstance(problem, FileExistsError):
             return Met()
         if isinstance(problem, FileNotFoundError):
+            if problem.errno:
+                return problem  # of this machine
             return Absent() if self.answered or self._has_bucket() else Refused(self._no_bucket())
         if isinstance(problem, HttpError):
             status = int(problem.code or 0)

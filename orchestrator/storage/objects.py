@@ -60,7 +60,7 @@ class ObjectStore(Bucket, Storage):
     # The place itself
 
     def exists(self) -> bool:
-        return bool(self.names("manifests")) or self.read("pinch-store.json") is not None
+        return bool(self.names("manifests"))
 
     def prepare(self) -> None:
         probe = f".write-{uuid.uuid4().hex}"
@@ -79,15 +79,14 @@ class ObjectStore(Bucket, Storage):
 
     def results(self, kind: str, known: Container[str]) -> Iterator[Entry]:
         listed = self._listed(f"manifests/{kind}")
-        kept = {name: self._kept(name, tag) for name, (_, tag) in listed.items()}
-        wanted = {name: path for name, path in kept.items() if PurePosixPath(name).stem not in known}
-        read = self._read_these([name for name, path in wanted.items() if not path.is_file()])
-        for name, path in wanted.items():
-            content = read.get(name) or (path.read_bytes() if path.is_file() else None)
+        kept = {name: self._kept(name, tag) for name, tag in listed.items() if PurePosixPath(name).stem not in known}
+        here = {name: self._entry(kind, name, path.read_bytes()) for name, path in kept.items() if path.is_file()}
+        yield from (entry for entry in here.values() if entry is not None)
+        fresh = self._read_these([name for name in kept if here.get(name) is None])
+        for name, content in fresh.items():
             if (entry := self._entry(kind, name, content)) is not None:
-                if name in read:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_json(path, entry.manifest)
+                kept[name].parent.mkdir(parents=True, exist_ok=True)
+                write_json(kept[name], entry.manifest)
                 yield entry
 
     def find(self, kind: str, key: str, known: Entry | None) -> Entry | None:
@@ -193,20 +192,25 @@ class ObjectStore(Bucket, Storage):
         return path
 
     def save(self, attempt: Path) -> None:
+        self._save(attempt, [name for name in files_below(attempt) if "/." not in f"/{name}"])
+
+    def _save(self, attempt: Path, names: Iterable[str]) -> bool:
+        """Have the store hold exactly these files of an attempt; False when one of them changes at this moment."""
         notes = json.loads(_beside(attempt).read_text())
         about, saved = notes["about"], notes["saved"]
-        prefix = f"{about['kind']}/{_split(attempt.name)[0]}/{_split(attempt.name)[1]}"
-        now = {name: _stamp(attempt / name) for name in files_below(attempt) if "/." not in f"/{name}"}
+        prefix = "/".join((about["kind"], *_split(attempt.name)))
+        now = {name: _stamp(attempt / name) for name in names}
         record = {**about, "attempt": attempt.name, "files": saved}
         if not saved:
             self.write(_record_name(attempt.name), as_json(record))
         fresh = [name for name, stamp in now.items() if stamp is not None and stamp != saved.get(name)]
         self._each(fresh, lambda name: self._upload(attempt / name, f"{prefix}/{name}"))
         if any(_stamp(attempt / name) != stamp for name, stamp in now.items()):
-            return  # somebody writes there at this moment: what was uploaded before stays what counts
+            return False  # what was uploaded before stays what counts
         self.write(_record_name(attempt.name), as_json({**record, "files": now}))
         write_json(_beside(attempt), {"about": about, "saved": now})
         self.remove(*(f"{prefix}/{name}" for name in saved.keys() - now.keys()))
+        return True
 
     def attempts(self) -> Iterator[Attempt]:
         found = {}
@@ -258,7 +262,8 @@ class ObjectStore(Bucket, Storage):
         return path
 
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:
-        self.save(attempt)
+        if not self._save(attempt, manifest["files"]):
+            raise EnvironmentProblem(f"{attempt}: somebody still writes to what is to be published")
         kind, key16 = manifest["kind"], manifest["key"][:16]
         manifest = {**manifest, "data": "/".join((kind, *_split(attempt.name)))}
         place, name, content = PurePosixPath(kind, folder), _manifest_name(kind, key16), as_json(manifest)
