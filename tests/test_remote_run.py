@@ -1,4 +1,7 @@
-"""A real sweep on a store in S3 (moto, through a proxy where things go wrong), looked at from another machine."""
+"""A real sweep on a store in S3 (moto, behind a proxy where things go wrong), on several machines with nothing in common.
+
+A machine is a Ray node with a cache of its own; the store is the only thing that all of them see.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,18 +45,22 @@ def test_a_sweep_runs_on_an_object_store_and_is_looked_at_from_elsewhere(
     store = s3.open()
     until(lambda: any("state" in name for name in _attempt_files(store)) or bool(store.entries("fine_tune")), session)
     session.kill()
-    proxy.share = 0.02
     before = _published(store)
-    again = Session(small, s3.location, folder=tmp_path)
-    until(lambda: bool(store.entries("selection")), again)
-    proxy.down = True
-    time.sleep(20)
-    proxy.down = False
-    assert again.wait(1200) == 0, again.text()
+    proxy.share = 0.02
+    monkeypatch.setenv("PINCH_CACHE", str(tmp_path / "driver"))
+    with _machines(tmp_path) as address:
+        again = Session(small, s3.location, "--address", address, folder=tmp_path)
+        until(lambda: bool(store.entries("selection")), again)
+        proxy.down = True
+        time.sleep(20)
+        proxy.down = False
+        assert again.wait(1200) == 0, again.text()
     assert len(proxy.met) > 20
     proxy.share = 0.0
     after = _published(s3.open())
     assert {key: after[key] for key in before} == before, "what was published is not made again"
+    assert list((tmp_path / "machine-1").rglob("model.safetensors"))
+    assert not list((tmp_path / "driver").rglob("model.safetensors")), "the driver has no weights"
 
     monkeypatch.setenv("PINCH_CACHE", str(tmp_path / "another-machine"))
     assert json.loads(pinch("status", small, "--store", s3.location, "--json").stdout)["steps"] == []
@@ -75,6 +84,22 @@ def test_a_sweep_runs_on_an_object_store_and_is_looked_at_from_elsewhere(
     for path in [*tmp_path.rglob("*.log"), *(tmp_path / "report").rglob("*"), *(tmp_path / "cache").rglob("*")]:
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
     proxy.close()
+
+
+@contextmanager
+def _machines(folder: Path) -> Iterator[str]:
+    """A Ray cluster: a head that does no work, and two nodes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        for number in (1, 2):
+            cluster.add_node(num_cpus=2, env_vars={"PINCH_CACHE": str(folder / f"machine-{number}")})
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def _published(store: Store) -> dict[str, dict[str, object]]:
