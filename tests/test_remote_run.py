@@ -1,4 +1,4 @@
-"""A real sweep on a store in S3 (moto, behind a proxy where things go wrong), on several machines with nothing in common.
+"""A real sweep on a store in S3 (moto, behind a proxy where things go wrong), on machines with nothing in common.
 
 A machine is a Ray node with a cache of its own; the store is the only thing that all of them see.
 """
