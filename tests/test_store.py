@@ -438,8 +438,12 @@ def forget_machine(store: Store) -> None:
 def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> None:
     leave(store)
     others = [place.open() for _ in range(3)]
+    for other in others:
+        other.sessions.start("test")
     with ThreadPoolExecutor(3) as pool:
         taken = list(pool.map(lambda one: one.adopt(step()), others))
+    for other in others:
+        other.sessions.stop()
     assert sum(path is not None for path in taken) == 1
 
 

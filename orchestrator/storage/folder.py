@@ -244,13 +244,17 @@ class Folder(Storage):
             yield Attempt(path.name, about, sizes)
 
     def take(self, attempt: Attempt, folder: str, about: Mapping[str, Any]) -> Path | None:
+        if attempt.name.startswith("."):
+            return None  # somebody is taking it, or was killed doing so
         path = self.root / "attempts" / attempt.name
         ours = path.with_name(f"{folder}.{uuid.uuid4().hex[:12]}")
+        between = ours.with_name(f".{ours.name}")  # until it says whose it is, nobody else may take it
         try:
-            os.rename(path, ours)
-        except OSError:
+            os.rename(path, between)
+            write_json(between / ABOUT, about)
+            os.rename(between, ours)
+        except FileNotFoundError:
             return None
-        write_json(ours / ABOUT, about)
         return ours
 
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:
