@@ -13,7 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.options import DEFAULT_STORE, SetOption, StoreOption, SweepArgument, err, plan_of, store_at, sweep_of
+from orchestrator.options import (
+    DEFAULT_STORE,
+    SetOption,
+    StoreOption,
+    SweepArgument,
+    err,
+    plan_of,
+    results_at,
+    store_at,
+    sweep_of,
+)
 from orchestrator.people.annotate_cli import annotate
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -26,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.add_typer(annotate, name="annotate")
+app.add_typer(annotate, name="annotate", short_help="Ask people which response is better.")
 
 
 @app.command(epilog="Example: pinch plan paper --json")
@@ -57,14 +67,43 @@ def run(
     overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+    session: Annotated[str | None, typer.Option(hidden=True)] = None,
+    expect: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Do what is missing of a sweep. Also how an interrupted one goes on."""
     from orchestrator.run.session import run as run_session
 
-    raise typer.Exit(run_session(sweep_of(sweep, overrides), store, err, address, retry_failed))
+    loaded = sweep_of(sweep, overrides)
+    raise typer.Exit(run_session(loaded, store, err, address, retry_failed, session=session, expect=expect))
 
 
-@app.command(epilog="Example: pinch translate paper --set runtime.max_cost=100")
+@app.command(epilog="Example: pinch submit demo --address http://127.0.0.1:8265 --store s3://bucket/sweeps")
+def submit(
+    sweep: SweepArgument,
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="DASHBOARD",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
+        ),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+) -> None:
+    """Run a sweep as a job on a cluster and follow it; Ctrl-C leaves it running, the same command follows it again."""
+    from orchestrator.submit.following import Following
+    from orchestrator.submit.head import Head
+
+    head = Head(address)
+    following = Following(sweep_of(sweep, overrides), store, head, err, retry_failed=retry_failed)
+    raise typer.Exit(following.run())
+
+
+@app.command(
+    short_help="Do the translations alone.", epilog="Example: pinch translate paper --set runtime.max_cost=100"
+)
 def translate(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
@@ -88,11 +127,16 @@ def status(
     """What is done, running (and by whom), failed and blocked."""
     from orchestrator import show
 
-    made, opened = plan_of(sweep, overrides), store_at(store)
-    show.status_json(made, opened) if as_json else show.status(made, opened, err)
+    opened = results_at(store)
+    if as_json:
+        show.status_json(plan_of(sweep, overrides), opened)
+    else:
+        from orchestrator.outline import outline_of
+
+        show.status(outline_of(sweep_of(sweep, overrides), opened), opened, err)
 
 
-@app.command(epilog="Example: pinch scores demo --csv scores.csv")
+@app.command(short_help="The score table, as CSV.", epilog="Example: pinch scores demo --csv scores.csv")
 def scores(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
@@ -116,11 +160,14 @@ def scores(
     """The score table as CSV, one row per study, model and evaluation language; also while running."""
     from orchestrator import show_scores
 
-    made, opened = plan_of(sweep, overrides), store_at(store)
+    made, opened = plan_of(sweep, overrides), results_at(store)
     show_scores.scores(made, opened, csv, judge, err, quality=quality, averages=averages, differences=differences)
 
 
-@app.command(epilog="Example: pinch compare demo demo --set-b recipe.steps=200 > differences.csv")
+@app.command(
+    short_help="Differences of two sweeps, paired.",
+    epilog="Example: pinch compare demo demo --set-b recipe.steps=200 > differences.csv",
+)
 def compare(
     sweep_a: Annotated[str, typer.Argument(metavar="SWEEP_A", help="A path ending in .yaml, or a shipped name.")],
     sweep_b: Annotated[str, typer.Argument(metavar="SWEEP_B", help="What is held against it.")],
@@ -136,15 +183,15 @@ def compare(
     from orchestrator.scores.comparing import compare as compare_tables
     from orchestrator.scores.score_table import ScoreTable
 
-    a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), store_at(store))
-    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), store_at(store_b or store))
+    a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), results_at(store))
+    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), results_at(store_b or store))
     found = compare_tables(a, b)
     sys.stdout.write(found.as_csv())
     for sentence in found.sentences():
         err.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: pinch report demo --out report")
+@app.command(short_help="Figures, CSVs and one HTML page.", epilog="Example: pinch report demo --out report")
 def report(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
@@ -156,11 +203,14 @@ def report(
     """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
     from orchestrator.reporting import write_report
 
-    page = write_report(plan_of(sweep, overrides), store_at(store), store, out).page
+    page = write_report(plan_of(sweep, overrides), results_at(store), store, out).page
     err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: pinch mixture paper pinch-12-n40 > mixture.csv")
+@app.command(
+    short_help="Which example is in which language, as CSV.",
+    epilog="Example: pinch mixture paper pinch-12-n40 > mixture.csv",
+)
 def mixture(
     sweep: SweepArgument,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or 8 or more digits of its key.")],
@@ -173,7 +223,10 @@ def mixture(
     show.mixture(plan_of(sweep, overrides), model)
 
 
-@app.command(epilog="Example: pinch export demo pinch-4-n40 ./pinch-4-n40")
+@app.command(
+    short_help="A tuned model, for transformers and vLLM.",
+    epilog="Example: pinch export demo pinch-4-n40 ./pinch-4-n40",
+)
 def export(
     sweep: SweepArgument,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or 8 or more digits of its key.")],
@@ -191,7 +244,11 @@ def export(
     err.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command("score-verdicts", epilog="Example: pinch score-verdicts verdicts.csv")
+@app.command(
+    "score-verdicts",
+    short_help="Score a table of verdicts, as JSON.",
+    epilog="Example: pinch score-verdicts verdicts.csv",
+)
 def score_verdicts(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Columns instruction_id, order, choice.")],
 ) -> None:
@@ -202,7 +259,10 @@ def score_verdicts(
     _print_json(score(read_verdicts(file)).as_dict())
 
 
-@app.command(epilog="Example: pinch agreement demo, or: pinch agreement raters.csv")
+@app.command(
+    short_help="How far judge and people agree, as JSON.",
+    epilog="Example: pinch agreement demo, or: pinch agreement raters.csv",
+)
 def agreement(
     source: Annotated[
         str,
@@ -234,25 +294,26 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
-    import subprocess
-
-    from orchestrator.mlflow_ui import ui_pages
-    from orchestrator.tracking import ui_command
+    from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
         raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {elsewhere}; open that, or unset the variable.")
     opened = store_at(store)
+    if opened.elsewhere:
+        from orchestrator.run.records import tell_here
+
+        tell_here(opened)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     command, environment = ui_command(opened.root, host, port)
     err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
     for sweep, page in ui_pages(opened.root, host, port).items():
         err.print(f"  {sweep}: {page}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(subprocess.run(command, env={**os.environ, **environment}, check=False).returncode)
+    raise typer.Exit(serve(command, {**os.environ, **environment}))
 
 
-@app.command(epilog="Example: pinch verify --store pinch-store")
+@app.command(short_help="Check every result in a store.", epilog="Example: pinch verify --store pinch-store")
 def verify(store: StoreOption = DEFAULT_STORE) -> None:
     """Check every result in a store against its manifest; what does not hold is quarantined and made again later."""
     from orchestrator import show
@@ -260,7 +321,7 @@ def verify(store: StoreOption = DEFAULT_STORE) -> None:
     raise typer.Exit(show.verify(_existing(store), err))
 
 
-@app.command(epilog="Example: pinch gc --dry-run")
+@app.command(short_help="Free what is no longer needed.", epilog="Example: pinch gc --dry-run")
 def gc(
     store: StoreOption = DEFAULT_STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed; free nothing.")] = False,
@@ -271,7 +332,7 @@ def gc(
     show.gc(_existing(store), dry_run, err)
 
 
-@app.command(epilog="Example: pinch doctor")
+@app.command(short_help="What this machine can run.", epilog="Example: pinch doctor")
 def doctor(
     store: StoreOption = DEFAULT_STORE,
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
@@ -283,9 +344,11 @@ def doctor(
 
 
 def _existing(location: str) -> Any:
+    """A store that may be changed; a folder that is not one is left alone."""
     opened = store_at(location)
-    if not opened.root.is_dir():
-        raise UserError(f"--store {location}: there is no such folder; name a store.")
+    if not opened.exists:
+        found = "is not a store" if opened.storage.exists() else "there is no such folder"
+        raise UserError(f"--store {location}: {found}; name the folder of a store, which holds pinch-store.json.")
     return opened
 
 

@@ -1,18 +1,20 @@
 """What a plan will take: time, disk and money, from what was measured before; what is not known is said to be unknown.
 
-Times are medians of the same kind of step with the same base and recipe in the store. Nothing is guessed from a
-model's size: the first results of a sweep tell more than a formula.
+Times are medians of the same kind of step with the same base, and what else decides them, in the store. Nothing is
+guessed from a model's size: the first results of a sweep tell more than a formula.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.store import Entry, Store
+from orchestrator.store import Store
+from orchestrator.store_index import Listing, Made
 
 TINY_BYTES = 8 * 2**20
 """A checkpoint of tiny with tokenizer and probe, rounded up."""
@@ -101,16 +103,34 @@ def _base_bytes(plan: Plan) -> int | None:
 
 def _typical(kind: str, plan: Plan, store: Store) -> float | None:
     """Median seconds of results of a kind that are like the plan's."""
+    behind = {needed: store.listing(needed) for needed in _BEHIND.get(kind, ())}
     values = [
-        float(entry.facts["seconds"])
-        for entry in store.entries(kind).values()
-        if "seconds" in entry.facts and _alike(kind, entry, plan)
+        float(made.facts["seconds"])
+        for made in store.listing(kind)
+        if "seconds" in made.facts and _alike(kind, made, plan, behind)
     ]
     return statistics.median(values) if values else None
 
 
-def _alike(kind: str, entry: Entry, plan: Plan) -> bool:
-    payload: dict[str, Any] = entry.manifest["payload"]
+_BEHIND = {"selection": ("fine_tune",), "generation_set": ("selection", "fine_tune")}
+"""What tells of which base a result is."""
+
+
+def _alike(kind: str, made: Made, plan: Plan, behind: Mapping[str, Listing]) -> bool:
+    payload = made.payload
+    if kind == "base":
+        return False  # another model's, or it would not be missing
+    if kind == "corpus":
+        return payload["source"] == plan.sweep.corpus.source
+    if kind == "selection":
+        tuned = behind["fine_tune"].get(payload["fine_tune"])
+        return tuned is not None and tuned.payload["base"] == plan.base.key
+    if kind == "generation_set":
+        chosen = behind["selection"].get(payload["weights"])
+        of_base = payload["weights"] == plan.base.key or (
+            chosen is not None and _alike("selection", chosen, plan, behind)
+        )
+        return of_base and payload["sampling"] == _as_json(plan.sweep.sampling.identity())
     if kind == "fine_tune":
         recipe = {**plan.sweep.recipe.identity(), "template": plan.template}
         return payload["base"] == plan.base.key and payload["recipe"] == _as_json(recipe)

@@ -88,19 +88,13 @@ def _machine() -> Iterator[Finding]:
 def _store(location: str) -> Iterator[Finding]:
     try:
         store = Store(location)
-    except UserError as problem:
+        writable, free = store.storage.look()
+    except (UserError, EnvironmentProblem) as problem:
         yield "store", False, str(problem)
         return
-    place = store.root
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    writable = os.access(place, os.W_OK)
-    yield (
-        "store",
-        writable,
-        f"{store.root}: {human_bytes(free)} free" + ("" if writable else "; cannot be written"),
-    )
+    where = f" for its cache, in {store.root}" if store.elsewhere else ""
+    found = f"{human_bytes(free)} free{where}" if writable else "cannot be written; name a folder you may write to"
+    yield "store", writable, f"{store.location}: {found}"
 
 
 def _ray(address: str | None) -> Iterator[Finding]:

@@ -110,7 +110,14 @@ class Grid:
 
     def baseline(self, language: str) -> MixtureRule:
         """D_L of this corpus."""
-        return MixtureRule.monolingual(language, self.train_count)
+        known = self._baselines.get(language)
+        if known is None:
+            known = self._baselines[language] = MixtureRule.monolingual(language, self.train_count)
+        return known
+
+    @cached_property
+    def _baselines(self) -> dict[str, MixtureRule]:
+        return {}
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -125,10 +132,18 @@ class Grid:
         )
 
     @cached_property
+    def languages_against(self) -> dict[str, tuple[str, ...]]:
+        """``monolingual`` and ``base`` -> the languages with rows against it, in the order of the rows."""
+        found: dict[str, dict[str, None]] = {}
+        for model in self.listed:
+            found.setdefault(model.against, {}).update(dict.fromkeys(model.evaluate_in))
+        return {against: tuple(codes) for against, codes in found.items()}
+
+    @cached_property
     def rules(self) -> tuple[MixtureRule, ...]:
         """The distinct mixtures to tune on: first the baselines of all rows, then the others."""
-        baselines = dict.fromkeys(row.baseline for row in self.rows if row.baseline is not None)
-        return tuple(baselines | dict.fromkeys(model.rule for model in self.listed))
+        baselines = map(self.baseline, self.languages_against.get("monolingual", ()))
+        return tuple(dict.fromkeys([*baselines, *(model.rule for model in self.listed)]))
 
     @cached_property
     def unlisted(self) -> tuple[MixtureRule, ...]:
@@ -156,23 +171,29 @@ class Grid:
     def languages(self) -> tuple[str, ...]:
         """Every language that is tuned on or evaluated in, sorted."""
         tuned = {code for rule in self.rules for code in rule.languages}
-        return tuple(sorted(tuned | {row.language for row in self.rows}))
+        return tuple(sorted(tuned.union(*self.languages_against.values())))
 
     def names(self, rule: MixtureRule) -> tuple[str, ...]:
         """The names of a mixture: the one it has in every sweep (``mono-fi``), then what studies call it."""
         standard = rule.standard_name(self.train_count)
-        return tuple(dict.fromkeys([*([standard] if standard else []), *self._study_names.get(rule, [])]))
+        listed = [model.name for model in self._listings.get(rule, [])]
+        return tuple(dict.fromkeys([standard, *listed] if standard else listed))
 
     def studies(self, rule: MixtureRule) -> tuple[str, ...]:
         """The labels of the studies that list a mixture; none for a baseline that is only needed."""
-        return tuple(dict.fromkeys(model.study for model in self.listed if model.rule == rule))
+        return tuple(dict.fromkeys(model.study for model in self._listings.get(rule, [])))
 
     @cached_property
-    def _study_names(self) -> dict[MixtureRule, list[str]]:
-        names: dict[MixtureRule, list[str]] = {}
+    def studies_against_base(self) -> tuple[str, ...]:
+        """The labels of the studies that compare with the model that was not tuned."""
+        return tuple(dict.fromkeys(model.study for model in self.listed if model.against == BASE))
+
+    @cached_property
+    def _listings(self) -> dict[MixtureRule, list[Listed]]:
+        found: dict[MixtureRule, list[Listed]] = {}
         for model in self.listed:
-            names.setdefault(model.rule, []).append(model.name)
-        return names
+            found.setdefault(model.rule, []).append(model)
+        return found
 
 
 def expand(

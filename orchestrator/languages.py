@@ -1,13 +1,17 @@
-"""The languages of the study: seventeen, with what the grids and the figures need to know about each.
+"""The languages: the seventeen of the study, and any other that a user's own files may be in.
 
-This room is a table and a look-up. It must never know which corpus has a language or what was tuned on it.
-A code that is not in the table is refused with the nearest one that is, because a mistyped code would
-otherwise become a training set nobody asked for.
+The seventeen are a table, with what the grids and the figures need to know about each. A user's own corpus can be in
+any language that CLDR has a name for, written as a BCP 47 tag: ``sv``, ``yue``, ``pt-BR``, ``sr-Latn``. What is neither
+is refused, with the nearest code that is, because a mistyped code would become a training set nobody asked for.
+
+This room is a table and two look-ups. It must never know which corpus has a language or what was tuned on it.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import re
 from dataclasses import dataclass
 
 from trainables.errors import UserError
@@ -20,11 +24,11 @@ class Language:
     """One language."""
 
     code: str
-    """ISO 639-1, the code used in data, sweep files and tables."""
+    """The code used in data, sweep files and tables: ISO 639-1 for the seventeen, else a BCP 47 tag."""
     name: str
     """English name, as figures label it."""
     family: str
-    """Family, with the branch where the paper tells branches apart."""
+    """Family, with the branch where the paper tells branches apart; empty for what is not of the seventeen."""
     script: str
     """The script its texts are written in."""
     groups: tuple[str, ...]
@@ -66,6 +70,8 @@ SLAVIC: tuple[str, ...] = ("ru", "sr", "hr", "sl", "pl", "sk", "cs")
 """The seven Slavic languages in the order of figure 7."""
 
 _BY_NAME = {entry.name.lower(): entry.code for entry in _TABLE}
+_NO_LANGUAGE = ("mul", "und", "zxx")  # several, unknown, none
+_TAG = re.compile(r"(?P<language>[a-z]{2,3})(?:-(?P<script>[A-Z][a-z]{3}))?(?:-(?P<region>[A-Z]{2}|[0-9]{3}))?")
 
 
 def language(code: str) -> Language:
@@ -79,7 +85,49 @@ def language(code: str) -> Language:
         return found
     nearest = _nearest(str(code))
     hint = f"did you mean {nearest} ({LANGUAGES[nearest].name})? " if nearest else ""
-    raise UserError(f"unknown language {code!r}; {hint}known: {', '.join(sorted(LANGUAGES))}.")
+    raise UserError(
+        f"unknown language {code!r}; {hint}known: {', '.join(sorted(LANGUAGES))}; others need files of your own."
+    )
+
+
+@functools.cache
+def any_language(code: str) -> Language:
+    """The language with this code: one of the seventeen, or any other that CLDR has an English name for.
+
+    Codes are spelled as BCP 47 recommends (``pt-BR``, ``sr-Latn``, ``zh-Hant-HK``), so that each has one spelling.
+
+    Raises:
+        UserError: for what is no such code, with the nearest known one.
+    """
+    if code in LANGUAGES:
+        return LANGUAGES[code]
+    tag = _TAG.fullmatch(str(code))
+    found = _named_by_cldr(code, **tag.groupdict()) if tag else None
+    if found is not None:
+        return found
+    nearest = _nearest(str(code))
+    hint = f"did you mean {nearest} ({LANGUAGES[nearest].name})? " if nearest else ""
+    raise UserError(
+        f"unknown language {code!r}; {hint}a language is written as a BCP 47 tag that CLDR has a name for, such as "
+        "fi, yue, pt-BR or sr-Latn."
+    )
+
+
+def _named_by_cldr(code: str, language: str, script: str | None, region: str | None) -> Language | None:
+    from babel import Locale  # here: only another language than the seventeen needs its data
+    from babel.core import get_global
+
+    english = Locale("en")
+    if language not in english.languages or language in _NO_LANGUAGE:
+        return None
+    beside = [(script, english.scripts), (region, english.territories)]
+    if any(part is not None and part not in names for part, names in beside):
+        return None
+    told = ", ".join(names[part] for part, names in beside if part is not None)
+    name = f"{english.languages[language]} ({told})" if told else english.languages[language]
+    likely = get_global("likely_subtags").get(language, "").split("_")
+    written = script or next((part for part in likely[1:] if len(part) == 4), "")
+    return Language(code, name, "", english.scripts.get(written, ""), ())
 
 
 def _nearest(code: str) -> str | None:

@@ -175,7 +175,7 @@ def custom(ids: Iterable[str], counts: Mapping[str, int], seed: int, *, dev_ids:
     total = sum(counts.values())
     if any(count < 0 for count in counts.values()) or not 0 < total <= len(distinct):
         raise ValueError(f"cannot give out {total} examples of {len(distinct)}: {dict(counts)}")
-    order: Sequence[str] = _order(distinct, "mixture", seed)
+    order = _order(distinct, "mixture", seed)
     if total < len(order):
         order = _part(order, total, frozenset(dev_ids))
     return _deal(order, counts)
@@ -254,10 +254,22 @@ class MixtureRule:
 
 def _distinct(ids: Iterable[str]) -> tuple[str, ...]:
     distinct = tuple(ids)
-    if len(set(distinct)) != len(distinct):
-        doubled = next(key for key, times in Counter(distinct).items() if times > 1)
-        raise ValueError(f"example id {doubled!r} appears twice")
+    _check_distinct(distinct)
     return distinct
+
+
+@lru_cache(maxsize=16)
+def _check_distinct(ids: tuple[str, ...]) -> None:
+    if len(set(ids)) != len(ids):
+        doubled = next(key for key, times in Counter(ids).items() if times > 1)
+        raise ValueError(f"example id {doubled!r} appears twice")
+
+
+@lru_cache(maxsize=16)
+def _in_sorted_order(order: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The ids sorted, and the place of each in the order."""
+    places = sorted(range(len(order)), key=order.__getitem__)
+    return tuple(order[place] for place in places), tuple(places)
 
 
 @lru_cache(maxsize=16)
@@ -275,7 +287,10 @@ def _deal(order: Sequence[str], counts: Mapping[str, int]) -> Mixture:
     for count in sorted({counts[code] for code in codes}):
         dealt += [code for code in codes if counts[code] > rounds] * (count - rounds)
         rounds = count
-    return Mixture(dict(sorted(zip(order, dealt, strict=True))))
+    if len(dealt) != len(order):
+        raise ValueError(f"{len(dealt)} examples are to be dealt to {len(order)} ids")
+    ids, places = _in_sorted_order(tuple(order))
+    return Mixture(dict(zip(ids, map(dealt.__getitem__, places), strict=True)))
 
 
 def _sprinkle(order: Sequence[str], codes: Sequence[str], count: int, dev: frozenset[str]) -> Mixture:
@@ -305,11 +320,12 @@ def _sprinkle(order: Sequence[str], codes: Sequence[str], count: int, dev: froze
     return Mixture(dict(sorted(assignment.items())))
 
 
-def _part(order: Sequence[str], total: int, dev: frozenset[str]) -> list[str]:
+@lru_cache(maxsize=16)
+def _part(order: tuple[str, ...], total: int, dev: frozenset[str]) -> tuple[str, ...]:
     """The first ``total`` ids of the order, with dev ids in proportion."""
     held_out = [key for key in order if key in dev]
     trained = [key for key in order if key not in dev]
     wanted = round_half_up(Fraction(total * len(held_out), len(order)))
     wanted = min(max(wanted, min(1, len(held_out)), total - len(trained)), max(total - 1, total - len(trained)))
     chosen = {*held_out[:wanted], *trained[: total - wanted]}
-    return [key for key in order if key in chosen]
+    return tuple(key for key in order if key in chosen)

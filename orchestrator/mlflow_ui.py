@@ -8,9 +8,13 @@ shows its plain list.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VIEW = "pinch-scores"
@@ -56,6 +60,23 @@ def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> tuple[
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # the runs are only looked at; its workers would idle
     }
     return argv, env
+
+
+def serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a server until it ends, or this process is told to; returns the server's exit status.
+
+    MLflow's command leaves its own server running when it is killed, so the whole session goes.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def ui_pages(store: Path, host: str = "127.0.0.1", port: int = 5000) -> dict[str, str]:

@@ -13,9 +13,14 @@ from rich.console import Console
 err = Console(stderr=True)
 
 SweepArgument = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name (demo).")
+    str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name, such as demo or paper.")
 ]
-StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PINCH_STORE", help="Where the results are: a folder, s3://BUCKET/..., gs://BUCKET/..."
+    ),
+]
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated."),
@@ -42,3 +47,12 @@ def store_at(location: str) -> Any:
     from orchestrator.store import Store
 
     return Store(location)
+
+
+def results_at(location: str) -> Any:
+    """The store there, for a command that reads results; says so where there are none."""
+    opened = store_at(location)
+    if not opened.exists:
+        said = f"--store {location}: there is no store here yet; pinch run makes one, or name another."
+        err.print(said, markup=False, highlight=False, soft_wrap=True)
+    return opened

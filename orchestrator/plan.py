@@ -11,59 +11,27 @@ selection; how many prompts there are is left out of a step's *family*, so that 
 
 from __future__ import annotations
 
-import dataclasses
+import difflib
 import functools
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.cells import Cells, Model, ScoreCell
 from orchestrator.corpora import corpus_steps, model_of, translator_of
 from orchestrator.corpus.base import Corpus
 from orchestrator.corpus.tiny_statements import statements_payload
-from orchestrator.grids import BASE, Grid, Row, expand
-from orchestrator.identity import Step, digest_of_text, key_of
+from orchestrator.grids import BASE, Grid, expand
+from orchestrator.identity import Form, Step, digest_of_text, key_of
 from orchestrator.inputs import open_corpus
 from orchestrator.mixtures import Mixture, MixtureRule, dev_ids
+from orchestrator.splits import Split
 from orchestrator.sweep import LoadedSweep, Sweep
 from trainables import generate, recipe, rouge
 from trainables.base_models import BaseSource, parse_base
 from trainables.batches import template_source
 from trainables.errors import UserError
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
-    """One model of the plan: a mixture tuned with one seed, or the base itself (no mixture, no fine-tune)."""
-
-    rule: MixtureRule | None
-    seed: int | None
-    names: tuple[str, ...]
-    studies: tuple[str, ...]
-    weights: Step
-    """The step whose result says which weights answer: the selection, or the base."""
-    fine_tune: Step | None = None
-    mixture: Mixture | None = None
-
-    @property
-    def name(self) -> str:
-        return self.names[0]
-
-    @property
-    def key(self) -> str:
-        """The model's key: its fine-tune's, or the base's."""
-        return (self.fine_tune or self.weights).key
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ScoreCell:
-    """One row of the score table before it has a score."""
-
-    row: Row
-    name: str
-    model: Model
-    baseline: Model
-    comparison: Step | None
-    """None on the diagonal: 50 by definition, never judged."""
-    generation_set: Step
+__all__ = ["Model", "Plan", "ScoreCell", "mixture_rows"]
 
 
 class Plan:
@@ -98,23 +66,32 @@ class Plan:
             self.corpus_steps = corpus_steps(self.corpus, sweep.corpus, self.grid.languages, self.translator_base)
             self.template = template_source(sweep.recipe.template)
             self.judge_payload = sweep.judge.payload()
-            self.train_ids = self.corpus.train_ids()
+            self.train_ids = tuple(self.corpus.train_ids())
             self.eval_ids = self.corpus.eval_ids()
         except UserError as problem:
             raise UserError(f"{loaded.source}: {problem}") from None
         self.corpora = self.corpus_steps.corpora
         self.dev = dev_ids(self.train_ids, sweep.corpus.dev_count, sweep.seeds.mixture)
+        split = Split(self.train_ids, self.dev)
+        self._corpus_payload = functools.cache(self.corpus.payload)
+        self._mixture = functools.lru_cache(maxsize=16)(self._build)
+        self._parts = functools.cache(lambda rule: split.of(self._mixture(rule)))
         self.models = [self._model(rule, seed) for seed in sweep.seeds.train for rule in self.grid.rules]
-        self._by_rule = {(model.rule, model.seed): model for model in self.models}
-        if any(cell.model is None for cell in self.grid.cells):
-            self.models.append(
-                Model(rule=None, seed=None, names=(BASE,), studies=self._base_studies(), weights=self.base)
-            )
-        self._sets: dict[tuple[str, str], Step] = {}
-        self._comparisons: dict[tuple[str, str], Step] = {}
-        self.cells = [self._cell(row, seed) for seed in sweep.seeds.train for row in self.grid.rows]
+        if against_base := self.grid.studies_against_base:
+            self.models.append(Model(rule=None, seed=None, names=(BASE,), studies=against_base, weights=self.base))
+        by_rule = {(model.rule, model.seed): model for model in self.models}
+        self._cells = Cells(by_rule, self.corpora, self._responses, self._verdicts, self.judge_base)
+        for seed in sweep.seeds.train:
+            self._cells.add(self.grid, seed)
 
     # What there is to do
+
+    @functools.cached_property
+    def cells(self) -> list[ScoreCell]:
+        """The rows of the score table, in the order of the studies."""
+        return [
+            cell for seed in self.sweep.seeds.train for cell in self._cells.rows(self.grid, seed, self._suffix(seed))
+        ]
 
     @functools.cached_property
     def steps(self) -> list[Step]:
@@ -123,9 +100,8 @@ class Plan:
         ordered = [*bases.values(), *self.corpus_steps.ordered]
         ordered += [model.fine_tune for model in self.models if model.fine_tune]
         ordered += [model.weights for model in self.models if model.fine_tune]
-        ordered += self._sets.values()
-        ordered += self._comparisons.values()
-        return ordered
+        ordered += [*self._cells.sets, *self._cells.comparisons]
+        return list({step.key: step for step in ordered}.values())
 
     @property
     def translating(self) -> list[Step]:
@@ -135,18 +111,34 @@ class Plan:
         return [*([self.translator_base] if self.translator_base else []), *self.corpus_steps.ordered]
 
     def of_kind(self, kind: str) -> list[Step]:
-        return [step for step in self.steps if step.kind == kind]
+        return self._of_kind.get(kind, [])
+
+    @functools.cached_property
+    def _of_kind(self) -> dict[str, list[Step]]:
+        found: dict[str, list[Step]] = {}
+        for step in self.steps:
+            found.setdefault(step.kind, []).append(step)
+        return found
+
+    def sets_of(self, model: Model) -> list[Step]:
+        """The response sets of one model."""
+        return self._cells.sets_of(model)
 
     def counts(self) -> dict[str, int]:
         """The size of the whole sweep, done or not."""
-        comparisons = len(self._comparisons)
+        comparisons = len(self._cells.comparisons)
         return {
             "listed_models": len(self.grid.listed) * len(self.sweep.seeds.train),
             "fine_tunes": sum(model.fine_tune is not None for model in self.models),
-            "generation_sets": len(self._sets),
+            "generation_sets": len(self._cells.sets),
             "comparisons": comparisons,
             "judge_calls": comparisons * 2 * self.sweep.corpus.eval_count,
         }
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hex digits for all of its steps: two machines that agree on it mean the same sweep."""
+        return key_of({"steps": sorted(step.key for step in self.steps)})[:16]
 
     def find_model(self, name: str) -> Model:
         """A model by any of its names, or by at least 8 hex digits of its key.
@@ -159,21 +151,21 @@ class Plan:
             found = [model for model in self.models if model.key.startswith(name)]
         if len(found) != 1:
             known = ", ".join(dict.fromkeys(label for model in self.models for label in model.names))
+            near = difflib.get_close_matches(name, known.split(", "), n=1)
+            hint = f" Did you mean {near[0]}?" if near and not found else ""
             problem = "names several models; give more digits" if found else f"is not one of {known}"
-            raise UserError(f"{self.loaded.source}: model {name} {problem}.")
+            raise UserError(f"{self.loaded.source}: model {name} {problem}.{hint}")
         return found[0]
 
     @functools.cached_property
     def model_of_step(self) -> dict[str, Model]:
         """Step key -> the model it belongs to (fine-tunes, selections and generation sets)."""
         owners = {step.key: model for model in self.models for step in (model.fine_tune, model.weights) if step}
-        by_key = {model.key: model for model in self.models}
-        owners.update({step.key: by_key[key] for (key, _), step in self._sets.items()})
-        return owners
+        return owners | {step.key: model for model in self.models for step in self.sets_of(model)}
 
     def baseline_keys(self) -> set[str]:
         """Keys of the fine-tunes that others are compared with; they are tuned first."""
-        return {cell.baseline.key for cell in self.cells}
+        return set(self._cells.baselines)
 
     # How steps are made up
 
@@ -185,11 +177,9 @@ class Plan:
 
     def _model(self, rule: MixtureRule, seed: int) -> Model:
         sweep = self.sweep
-        mixture = rule.build(self.train_ids, sweep.seeds.mixture, self.dev)
-        suffix = f"-s{seed}" if len(sweep.seeds.train) > 1 else ""
-        names = tuple(f"{name}{suffix}" for name in self.grid.names(rule))
-        trained = mixture.without(self.dev)
-        corpora = {code: self.corpora[code] for code in mixture.languages}
+        names = tuple(f"{name}{self._suffix(seed)}" for name in self.grid.names(rule))
+        parts = self._parts(rule)
+        corpora = {code: self.corpora[code] for code in rule.languages}
         fine_tune = Step(
             kind="fine_tune",
             name=names[0],
@@ -198,12 +188,11 @@ class Plan:
                 "version": recipe.RESULT_VERSION,
                 "base": self.base.key,
                 "corpus": {code: self._part(code, "train") for code in corpora},
-                "mixture": {"counts": _counts(trained), "digest": key_of(trained)},
+                "mixture": {"counts": parts.trained.counts, "digest": parts.trained.digest},
                 "recipe": {**sweep.recipe.identity(), "template": self.template},
                 "seed": seed,
             },
         )
-        dev = {key: code for key, code in mixture.assignment.items() if key in self.dev}
         selection = Step(
             kind="selection",
             name=names[0],
@@ -211,7 +200,7 @@ class Plan:
             payload={
                 "version": rouge.RESULT_VERSION,
                 "fine_tune": fine_tune.key,
-                "dev": {"count": len(dev), "digest": key_of(dev)},
+                "dev": {"count": parts.dev.total, "digest": parts.dev.digest},
             },
         )
         return Model(
@@ -221,70 +210,44 @@ class Plan:
             studies=self.grid.studies(rule),
             weights=selection,
             fine_tune=fine_tune,
-            mixture=mixture,
+            build=functools.partial(self._mixture, rule),
         )
 
-    def _cell(self, row: Row, seed: int) -> ScoreCell:
-        model = self._by_rule[row.listed.rule, seed]
-        if row.baseline is None:
-            baseline = self.models[-1]
-        else:
-            baseline = self._by_rule[row.baseline, seed]
-        first = self._generation_set(baseline, row.language)
-        second = self._generation_set(model, row.language)
-        comparison = None if row.diagonal else self._comparison(baseline, first, model, second, row.language)
-        suffix = f"-s{seed}" if len(self.sweep.seeds.train) > 1 else ""
-        return ScoreCell(row, f"{row.listed.name}{suffix}", model, baseline, comparison, second)
+    def _suffix(self, seed: int) -> str:
+        return f"-s{seed}" if len(self.sweep.seeds.train) > 1 else ""
 
-    def _generation_set(self, model: Model, language: str) -> Step:
-        known = self._sets.get((model.key, language))
-        if known is not None:
-            return known
+    def _build(self, rule: MixtureRule) -> Mixture:
+        return rule.build(self.train_ids, self.sweep.seeds.mixture, self.dev)
+
+    def _responses(self, language: str) -> Form:
+        """The form of the response sets in a language, which read the weights."""
         sweep = self.sweep
-        family = {
-            "version": generate.RESULT_VERSION,
-            "weights": model.weights.key,
-            "corpus": self._part(language, "eval"),
-            "sampling": sweep.sampling.identity(),
-            "template": digest_of_text(self.template),
-            "max_input_tokens": sweep.recipe.max_input_tokens,
-            "seed": sweep.seeds.sampling,
-        }
-        step = Step(
-            kind="generation_set",
-            name=f"{model.name}.{language}",
-            needs=(model.weights, self.corpora[language]),
-            payload={**family, "prompts": sweep.corpus.eval_count},
-            family_payload=family,
+        return Form(
+            "generation_set",
+            {
+                "version": generate.RESULT_VERSION,
+                "corpus": self._part(language, "eval"),
+                "sampling": sweep.sampling.identity(),
+                "template": digest_of_text(self.template),
+                "max_input_tokens": sweep.recipe.max_input_tokens,
+                "seed": sweep.seeds.sampling,
+            },
+            reads={"weights": 0},
+            counted={"prompts": sweep.corpus.eval_count},
         )
-        self._sets[model.key, language] = step
-        return step
 
-    def _comparison(self, baseline: Model, first: Step, model: Model, second: Step, language: str) -> Step:
-        known = self._comparisons.get((first.key, second.key))
-        if known is not None:
-            return known
+    def _verdicts(self, language: str) -> Form:
+        """The form of the comparisons in a language, which read two response sets."""
         common: dict[str, Any] = {"judge": self.judge_payload}
         if self.sweep.judge.kind == "reference":
             common["references"] = self._part(language, "eval", "references")
-        step = Step(
-            kind="comparison",
-            name=f"{model.name}.{language}" if baseline.rule else f"{model.name}.{language}.base",
-            needs=(first, second) if self.judge_base is None else (first, second, self.judge_base),
-            payload={**common, "baseline": first.key, "model": second.key},
-            family_payload={**common, "baseline": first.family, "model": second.family},
-        )
-        self._comparisons[first.key, second.key] = step
-        return step
+        return Form("comparison", common, reads={"baseline": 0, "model": 1})
 
     def _part(self, language: str, *parts: str) -> str:
         """A digest of the parts of one language's corpus that a step reads, so that the other parts move no key."""
         unused = {"train", "eval", "references"} - set(parts)
-        payload = self.corpus.payload(language)
+        payload = self._corpus_payload(language)
         return key_of({name: value for name, value in payload.items() if name not in unused})
-
-    def _base_studies(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.listed.study for row in self.grid.rows if row.baseline is None))
 
 
 def mixture_rows(model: Model) -> Iterator[tuple[str, str]]:
@@ -303,10 +266,3 @@ def _base_step(source: BaseSource) -> Step:
     if source.needs_statements:
         payload = {**payload, "statements": statements_payload()}
     return Step(kind="base", name=source.label, payload=payload)
-
-
-def _counts(assignment: dict[str, str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for code in assignment.values():
-        counts[code] = counts.get(code, 0) + 1
-    return dict(sorted(counts.items()))

@@ -6,6 +6,7 @@ This is the seam between the two: the report room knows no store, and no other r
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -50,7 +51,7 @@ class Report:
 
 
 def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
-    """Draw the figures, write the tables and the page.
+    """Draw the figures, write the tables and the page: beside the folder first, so that all of it comes or nothing.
 
     Args:
         location: the store as the user names it, for the commands the page shows.
@@ -59,7 +60,14 @@ def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
     Raises:
         UserError: when the folder cannot be written.
     """
-    scores = ScoreTable(plan, store)
+    scores, outputs = ScoreTable(plan, store), Outputs(out)
+    with tempfile.TemporaryDirectory(prefix="pinch-report-") as drawn:
+        report = _draw(plan, store, scores, location, Path(drawn))
+        outputs.take(Path(drawn))
+    return Report(out / report.page.name, tuple(out / path.name for path in report.files), report.headline)
+
+
+def _draw(plan: Plan, store: Store, scores: ScoreTable, location: str, out: Path) -> Report:
     table = scores.frame(quality=True)
     studies = [_view(study, plan.grid.listed) for study in plan.sweep.studies]
     context = _context(plan, store, location, table)
@@ -152,8 +160,8 @@ def _context(plan: Plan, store: Store, location: str, table: pd.DataFrame) -> Re
         corpus=f"{corpus.source}, {corpus.train_count:,} examples to tune on, {corpus.eval_count} to evaluate",
         recipe=recipe,
         counts=counts,
-        store=str(store.root),
-        commands=(f"pinch run {plan.loaded.source}{flags}", f"pinch report {plan.loaded.source}{flags}"),
+        store=store.location,
+        commands=(f"pinch run {plan.loaded.command_line}{flags}", f"pinch report {plan.loaded.command_line}{flags}"),
         generated_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         working_model=plan.base_source.kind == "tiny" or sweep.judge.kind == "reference",
         running=any(look.action in ("wait", "run") for look in looks),

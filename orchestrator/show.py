@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +17,13 @@ from orchestrator import gpu_memory, translations
 from orchestrator.cost import estimate, human_bytes
 from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
+from orchestrator.outline import Outline
 from orchestrator.plan import Plan, mixture_rows
-from orchestrator.review import Outlook, review
+from orchestrator.review import Outlook, Standing, outlooks
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
+_quoted = json.encoder.encode_basestring
 LABELS = {
     "base": "base model",
     "corpus": "corpora",
@@ -51,7 +54,7 @@ def plan_json(plan: Plan, store: Store) -> None:
         }
         for model in plan.models
     ]
-    steps = [
+    steps = (
         {
             "kind": look.step.kind,
             "key": look.step.key,
@@ -59,8 +62,8 @@ def plan_json(plan: Plan, store: Store) -> None:
             "action": look.action,
             "reason": look.reason,
         }
-        for look in review(plan, store)
-    ]
+        for look in outlooks(plan, store)
+    )
     translation = {"translation": translations.as_json(plan, store)} if plan.translating else {}
     terms = [dataclasses.asdict(licence) for licence in licences(plan)]
     say_json({**plan.counts(), **translation, "models": models, "steps": steps, "licences": terms})
@@ -69,7 +72,12 @@ def plan_json(plan: Plan, store: Store) -> None:
 def plan(plan: Plan, store: Store, console: Console) -> None:
     """The plan for people."""
     counts = plan.counts()
-    looks = review(plan, store)
+    actions: dict[str, Counter[str]] = {kind: Counter() for kind in LABELS}
+    reasons: Counter[tuple[str, str]] = Counter()
+    for look in outlooks(plan, store):
+        actions[look.step.kind][look.action] += 1
+        if look.action != "reuse" and _telling(look):
+            reasons[look.action, look.reason] += 1
     say(
         console,
         f"{plan.sweep.name}: {counts['listed_models']} models listed -> {counts['fine_tunes']} to tune, "
@@ -79,17 +87,12 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "run", "reuse", "wait", "blocked", "time, one after another"):
         table.add_column(column, justify="left" if not column else "right")
-    missing = dict.fromkeys(LABELS, 0)
-    for look in looks:
-        missing[look.step.kind] += look.action == "run"
-    expected = estimate(plan, store, missing)
+    expected = estimate(plan, store, {kind: counted["run"] for kind, counted in actions.items()})
     for kind, label in LABELS.items():
-        actions = Counter(look.action for look in looks if look.step.kind == kind)
         seconds = expected.seconds.get(kind)
         time = "unknown" if seconds is None else f"{seconds / 60:.1f} min" if seconds else "-"
-        table.add_row(label, *(str(actions[action]) for action in ("run", "reuse", "wait", "blocked")), time)
+        table.add_row(label, *(str(actions[kind][action]) for action in ("run", "reuse", "wait", "blocked")), time)
     console.print(table)
-    reasons = Counter((look.action, look.reason) for look in looks if look.action != "reuse" and _telling(look))
     for (action, reason), count in reasons.most_common(8):
         say(console, f"  {action} {count}: {reason}")
     if expected.disk_bytes is not None:
@@ -110,12 +113,11 @@ def plan(plan: Plan, store: Store, console: Console) -> None:
 
 def status_json(plan: Plan, store: Store) -> None:
     """Status for programs: counts per kind and state, and every step that is not done."""
-    looks = review(plan, store)
     states = {"reuse": "done", "wait": "running", "run": "to do"}
     failed = store.failures()
     rows = []
     counts: dict[str, Counter[str]] = {}
-    for look in looks:
+    for look in outlooks(plan, store):
         state = "failed" if look.step.key in failed and look.action == "blocked" else states.get(look.action, "blocked")
         counts.setdefault(look.step.kind, Counter())[state] += 1
         if state != "done":
@@ -131,29 +133,25 @@ def status_json(plan: Plan, store: Store) -> None:
     say_json({"sweep": plan.sweep.name, "counts": counts, "steps": rows})
 
 
-def status(plan: Plan, store: Store, console: Console) -> None:
-    """Status for people."""
-    looks = review(plan, store)
+def status(outline: Outline, store: Store, console: Console) -> None:
+    """Status for people; of a large sweep in seconds, as only what is not as expected is looked at one by one."""
+    standing = Standing(outline, store)
+    counts = standing.count()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "done", "running", "to do", "blocked"):
         table.add_column(column, justify="left" if not column else "right")
     for kind, label in LABELS.items():
-        actions = Counter(look.action for look in looks if look.step.kind == kind)
-        table.add_row(label, *(str(actions[action]) for action in ("reuse", "wait", "run", "blocked")))
+        table.add_row(label, *(str(counts[kind][action]) for action in ("reuse", "wait", "run", "blocked")))
     console.print(table)
-    for look in looks:
-        if look.action == "wait":
-            say(
-                console,
-                f"Running: {look.step.kind} {look.step.name}, {look.reason.removeprefix('being made ')}",
-            )
-    failed = [look for look in looks if look.action == "blocked" and not look.reason.startswith("blocked by")]
-    for look in failed:
-        say(console, f"Failed: {look.step.kind} {look.step.name}: {look.reason.removeprefix('failed: ')}")
-    blocked = Counter(look.reason for look in looks if look.reason.startswith("blocked by"))
-    for reason, count in blocked.items():
-        say(console, f"{count} steps are {reason}.")
-    if all(look.action == "reuse" for look in looks):
+    for row, holder in standing.holders.items():
+        say(console, f"Running: {outline.name(row)}, by {holder}")
+    failed = standing.failed()
+    for row in failed:
+        say(console, f"Failed: {outline.name(row)}: {standing.blocked_by(row).removeprefix('failed: ')}")
+    for row in failed:
+        if blocked := standing.behind(row):
+            say(console, f"{blocked} steps are blocked by {outline.name(row)}.")
+    if standing.done.all():
         say(console, "Everything is done.")
 
 
@@ -167,12 +165,13 @@ def mixture(plan: Plan, name: str) -> None:
 
 def verify(store: Store, console: Console) -> int:
     """Check everything; exit status 1 when something did not hold."""
+    store.refuse_another_schema()
     good, bad = 0, []
     for path, problem in store.verify():
         if problem is None:
             good += 1
         else:
-            bad.append(f"{path.parent.name}/{path.name}: {problem}; quarantined, the next run makes it again")
+            bad.append(f"{path}: {problem}; quarantined, the next run makes it again")
     for line in bad:
         say(console, line)
     say(console, f"{good} results hold, {len(bad)} did not.")
@@ -181,6 +180,8 @@ def verify(store: Store, console: Console) -> int:
 
 def gc(store: Store, dry_run: bool, console: Console) -> None:
     """Free what may go."""
+    if not dry_run:
+        store.refuse_another_schema()
     freed, notes = collect(store, dry_run)
     for item in freed:
         say(console, f"{human_bytes(item.bytes):>9}  {item.what}")
@@ -199,4 +200,28 @@ def say(console: Console, line: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
+    """Print JSON. A list that is made while it is printed may be an iterator, at the top level of ``value``."""
+    out = sys.stdout
+    for place, (name, item) in enumerate(value.items()):
+        out.write(("," if place else "{") + f"\n {json.dumps(name)}: ")
+        if isinstance(item, Iterator):
+            written = -1
+            for written, row in enumerate(item):
+                out.write(("," if written else "[") + "\n  " + _indented(row, 2))
+            out.write("[]" if written < 0 else "\n ]")
+        else:
+            out.write(_indented(item, 1))
+    out.write("\n}\n")
+
+
+def _indented(value: Any, depth: int) -> str:
+    """JSON as ``json.dumps(indent=1)`` writes it at a depth, quickly where it is an object of plain texts."""
+    before = "\n" + " " * depth
+    if isinstance(value, dict) and value and all(type(text) is str for text in value.values()):
+        return (
+            "{"
+            + ",".join([f"{before} {_quoted(name)}: {_quoted(text)}" for name, text in value.items()])
+            + before
+            + "}"
+        )
+    return json.dumps(value, ensure_ascii=False, indent=1).replace("\n", before)

@@ -27,10 +27,11 @@ _KINDS = {
 def spent(plan: Plan, store: Store) -> list[tuple[str, str]]:
     """What was spent on the results of a plan that are there, as (label, text); empty when nothing is."""
     found: dict[str, list[Entry]] = {}
-    for step in plan.steps:
-        entry = store.find(step.kind, step.key)
-        if entry is not None:
-            found.setdefault(step.kind, []).append(entry)
+    for kind in dict.fromkeys(step.kind for step in plan.steps):
+        there = store.entries(kind)
+        entries = [there[step.key] for step in plan.of_kind(kind) if step.key in there]
+        if entries:
+            found[kind] = entries
     told = [(_KINDS.get(kind, kind), _of_kind(kind, entries)) for kind, entries in found.items()]
     everything = [entry for entries in found.values() for entry in entries]
     if everything:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orchestrator.languages import ENGLISH, SLAVIC, language
+from orchestrator.languages import ENGLISH, SLAVIC, any_language
 from trainables.errors import UserError
 from trainables.spec import Spec, identity
 
@@ -26,7 +26,7 @@ _RESERVED = "base"
 
 def _known_language(code: str) -> str:
     try:
-        return language(code).code
+        return any_language(code).code
     except UserError as error:
         raise ValueError(str(error)) from None
 
@@ -230,18 +230,18 @@ def _known_study(written: Any) -> Any:
         raise ValueError(f"a study needs the key study; known: {', '.join(STUDIES)}.")
     kind = written["study"]
     if not isinstance(kind, str) or kind not in STUDIES:
-        raise ValueError(f"unknown study {kind!r}{_did_you_mean(kind, STUDIES)}; known: {', '.join(STUDIES)}.")
+        raise ValueError(f"unknown study {kind!r}{_did_you_mean(kind, STUDIES)} known: {', '.join(STUDIES)}.")
     keys = STUDIES[kind].model_fields
     for key in written:
         if key not in keys:
             known = ", ".join(name for name in keys if name != "study")
-            raise ValueError(f"unknown key {key!r} in a {kind} study{_did_you_mean(key, keys)}; known: {known}.")
+            raise ValueError(f"unknown key {key!r} in a {kind} study{_did_you_mean(key, keys)} known: {known}.")
     return written
 
 
 def _did_you_mean(found: Any, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(found), list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {close[0]!r}?" if close else ";"
 
 
 def _distinct_sets(key: str, groups: tuple[tuple[str, ...], ...]) -> None:

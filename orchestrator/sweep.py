@@ -13,15 +13,17 @@ import dataclasses
 import datetime
 import difflib
 import re
-from collections.abc import Iterator
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Discriminator, ValidationError, field_validator, model_validator
 
-from orchestrator.languages import language
+from orchestrator.languages import Language, any_language, language
 from orchestrator.studies import Studies
 from trainables.errors import UserError
 from trainables.judges import JudgeSpec, ReferenceJudge
@@ -38,11 +40,17 @@ class _CorpusSpec(Spec):
     dev_count: int = identity(250, ge=1, description="of these, held out to select the checkpoint")
     eval_count: int = identity(617, ge=1, description="eval instructions per language")
 
+    look_up: ClassVar[Callable[[str], Language]] = language
+    """Which languages there can be; raises UserError for others."""
+
     @field_validator("languages")
     @classmethod
     def _known_and_distinct(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
         for code in codes:
-            _known_language(code)
+            try:
+                cls.look_up(code)
+            except UserError as problem:
+                raise ValueError(str(problem)) from None
         return distinct(codes, "languages")
 
     @model_validator(mode="after")
@@ -61,8 +69,9 @@ class CldrSource(_CorpusSpec):
 
 
 class FilesSource(_CorpusSpec):
-    """A user's own parallel files."""
+    """A user's own parallel files, in any languages."""
 
+    look_up: ClassVar[Callable[[str], Language]] = any_language
     source: Literal["files"] = identity("files")
     train: str = identity(description="JSONL or Parquet with id, language, instruction, response")
     eval: str = identity(description="the same; responses may be left out unless the judge is reference")
@@ -185,6 +194,12 @@ class LoadedSweep:
     sweep: Sweep
     source: str
     settings: tuple[Setting, ...]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The sweep as a shell is told it: ``demo --set recipe.steps=50``."""
+        return shlex.join([self.source, *(word for override in self.overrides for word in ("--set", override))])
 
 
 def shipped() -> dict[str, Path]:
@@ -218,7 +233,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
         return str(path) if name in given else "default"
 
     settings = tuple(Setting(name, value, origin(name)) for name, value in flat.items())
-    return LoadedSweep(validated, str(sweep), settings)
+    return LoadedSweep(validated, str(sweep), settings, tuple(overrides or ()))
 
 
 def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
@@ -231,13 +246,6 @@ def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
         if items.count(item) > 1:
             raise ValueError(f"{what} names {item!r} twice; name it once.")
     return items
-
-
-def _known_language(code: str) -> None:
-    try:
-        language(code)
-    except UserError as problem:
-        raise ValueError(str(problem)) from None
 
 
 def _locate(sweep: str) -> Path:
@@ -256,11 +264,14 @@ def _locate(sweep: str) -> Path:
     return known[sweep]
 
 
-class _NoDoubledKeys(yaml.SafeLoader):
+# libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte
+_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _NoDoubledKeys(_Fastest):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
+            if times > 1:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {name!r} is written twice; keep one", problem_mark=node.start_mark
                 )
@@ -284,7 +295,8 @@ def _read(path: Path) -> dict[str, Any]:
         where = f" line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
         raise UserError(f"{path}{where}: is not YAML ({problem.problem}); mend the line.") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds {type(raw).__name__}, not keys and values; see the shipped sweeps.")
+        found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
+        raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
     return raw
 
 
@@ -335,19 +347,29 @@ def _explain(problem: ValidationError, raw: dict[str, Any], source: str, changed
         hint = f" Did you mean {near[0]}?" if near else ""
         message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
     elif error["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}; found {value!r}."
+        message = _IN_YAML.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
+        message = f"{message}; found {'nothing' if value is None else repr(value)}."
     return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
 
 
+_IN_YAML = {
+    "tuple_type": "should be a list, in brackets",
+    "dict_type": "should be keys and values",
+    "model_type": "should be keys and values",
+    "model_attributes_type": "should be keys and values",
+    "too_short": "should name at least one",
+}
+"""What pydantic calls tuples and models is a list, or keys and values, in a sweep file."""
+
+
 def _touches(where: str, name: str, error: Any) -> bool:
-    parent, _, key = name.rpartition(".")
-    if (
-        where == name
-        or where.startswith(name + ".")
-        or (name.startswith(where + ".") and where and key in error["msg"])
-    ):
+    """Whether an override may have made an error: it set that place, something around it, or a key that is named."""
+    if where == name or where.startswith(name + "."):
         return True
-    return parent == where and f"{key!r}" in error["msg"]
+    if where and not name.startswith(where + "."):
+        return False
+    inside = name.removeprefix(f"{where}.").split(".")
+    return f"{inside[0]!r}" in error["msg"] or (bool(where) and inside[-1] in error["msg"])
 
 
 def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[str, Any]:

@@ -26,9 +26,9 @@ import pandas as pd
 
 from orchestrator.languages import ENGLISH
 from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun
-from orchestrator.mlflow_ui import default_uri, ui_command, ui_pages
+from orchestrator.mlflow_ui import default_uri
 
-__all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri", "ui_command", "ui_pages"]
+__all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri"]
 
 logger = logging.getLogger(__name__)
 

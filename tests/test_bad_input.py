@@ -18,6 +18,8 @@ OVERRIDES = {
     "a count larger than the corpus": ("studies.1.counts=[5000]", ["counts", "5000", "lower"]),
     "a train_count the corpus does not have": ("corpus.train_count=9000", ["train_count", "9000", "4640"]),
     "fewer eval prompts than asked for": ("corpus.eval_count=9000", ["eval_count", "9000", "617"]),
+    "a misspelt section": ("recpie.steps=5", ["--set recpie.steps=5", "recpie", "recipe"]),
+    "one where a list is meant": ("corpus.languages=en", ["corpus.languages", "list", "en"]),
     "a wrong type": ("recipe.steps=many", ["recipe.steps", "many", "integer"]),
     "a negative number": ("recipe.steps=-5", ["recipe.steps", "-5", "greater"]),
     "a negative seed": ("seeds.train=[-1]", ["seeds.train", "-1"]),
@@ -64,6 +66,7 @@ def _said(text: str, *words: str) -> None:
         (SMALL.replace("name: small", "name: small\nname: again"), ["line", "name", "twice"]),
         (SMALL.replace("steps: 8", "steps: [8"), ["line", "YAML"]),
         ("- a list", ["list"]),
+        ("", ["empty", "demo.yaml"]),
         (SMALL.replace("name: small\n", ""), ["name", "missing"]),
         (SMALL.replace("steps: 8", "stepps: 8"), ["recipe", "stepps", "steps"]),
     ],
@@ -195,8 +198,10 @@ def test_a_command_without_its_argument_is_bad_input(command: str, pinch: Pinch)
 COMMANDS = (
     "plan",
     "run",
+    "translate",
     "status",
     "scores",
+    "compare",
     "report",
     "mixture",
     "export",
@@ -220,3 +225,52 @@ def test_every_command_has_help_with_an_example(command: str, pinch: Pinch) -> N
 def test_what_is_not_there_to_verify_or_show_is_bad_input(pinch: Pinch) -> None:
     for command in ("verify", "gc", "ui"):
         _said(pinch(command, "--store", "nowhere", check=2).stderr, "nowhere")
+
+
+# What must stay as it is
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_is_no_store_is_left_alone(pinch: Pinch, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    for command in (["gc"], ["gc", "--dry-run"], ["verify"]):
+        _said(pinch(*command, "--store", mine, check=2).stderr, "--store", "mine", "is not a store")
+    assert _tree(mine) == {"thesis.txt": b"mine"}
+
+
+def test_a_store_of_a_later_schema_is_not_changed(small: Path, pinch: Pinch, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "pinch-store.json").write_text('{"schema": 99}')
+    before = _tree(store)
+    sheets = ["annotate", "export", small, "--out", tmp_path / "sheets"]
+    for command in (["run", small], ["gc"], ["verify"], sheets, ["annotate", "import", small, small]):
+        _said(pinch(*command, "--store", store, check=2).stderr, str(store), "schema 99", "another folder")
+    assert _tree(store) == before
+    assert not (tmp_path / "sheets").exists()
+
+
+def test_tables_are_written_all_or_none(small: Path, pinch: Pinch, tmp_path: Path) -> None:
+    asked = ["scores", small, "--csv", tmp_path / "scores.csv", "--averages"]
+    _said(pinch(*asked, tmp_path / "none" / "a.csv", check=2).stderr, "no store", "--averages", "a.csv", "another file")
+    _said(pinch(*asked, tmp_path / "scores.csv", check=2).stderr, "no store", "--averages", "--csv", "another file")
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_a_report_that_meets_a_file_of_ones_own_leaves_nothing(small: Path, pinch: Pinch, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "small-report.html").write_text("mine")
+    _said(pinch("report", small, "--out", out, check=2).stderr, "no store", "small-report.html", "--out")
+    assert _tree(out) == {"small-report.html": b"mine"}
+
+
+def test_a_cure_names_the_overrides_too(small: Path, pinch: Pinch, tmp_path: Path) -> None:
+    asked = ["export", small, "mono-fi", tmp_path / "model", "--set", "corpus.languages=[fi, en]"]
+    _said(pinch(*asked, check=2).stderr, f"pinch run {small} --set 'corpus.languages=[fi, en]'")
+    _said(pinch("mixture", small, "mono-ff", check=2).stderr, "mono-ff", "mean mono-fi?")

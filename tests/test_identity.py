@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestrator.identity import Step, differences, key_of
+from orchestrator.identity import KEY_SCHEMA, Form, Step, differences, key_of
 from orchestrator.plan import Plan
 from orchestrator.sweep import Sweep, load
 from trainables.spec import Spec
@@ -33,6 +35,17 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(), json_values, max_size=6))
 def test_a_key_survives_being_written_and_read_back(payload: dict[str, Any]) -> None:
     assert key_of(json.loads(json.dumps(payload))) == key_of(payload)
+
+
+def test_a_step_whose_key_is_known_travels_to_another_process() -> None:
+    base = Step(kind="base", name="tiny", payload={"model": "tiny"})
+    form = Form("generation_set", {"sampling": {"seed": 0}}, {"weights": 0}, {"prompts": 6})
+    step = Step(kind="generation_set", name="m.fi", payload=form, needs=(base,))
+    known = (step.key, step.family, step.payload, step.folder)
+    there = pickle.loads(pickle.dumps(step))
+    assert (there.key, there.family, there.payload, there.folder) == known
+    fresh = Step(kind="generation_set", name="m.fi", payload=there._form, needs=there.needs)
+    assert (fresh.key, fresh.family) == known[:2], "worked out there"
 
 
 @given(st.dictionaries(st.text(), json_values, min_size=2, max_size=6))
@@ -210,3 +223,45 @@ def test_differences_name_the_field_and_both_values() -> None:
 def test_steps_of_different_kinds_never_share_a_key() -> None:
     keys = [Step(kind=kind, name="x", payload={"a": 1}).key for kind in ("base", "corpus", "fine_tune")]
     assert all(first != second for first, second in itertools.combinations(keys, 2))
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.dictionaries(st.text(), json_values, max_size=2))
+def test_a_form_gives_the_key_of_the_whole_payload(common: dict[str, Any], counted: dict[str, Any]) -> None:
+    needs = [Step(kind="base", name=str(at), payload={"at": at, "rows": 1}, family_payload={"at": at}) for at in (0, 1)]
+    form = Form("comparison", common, reads={"model": 1, "baseline": 0}, counted=counted)
+    step = Step(kind="comparison", name="x", payload=form, needs=tuple(needs))
+    keys = {"baseline": needs[0].key, "model": needs[1].key}
+    families = {"baseline": needs[0].family, "model": needs[1].family}
+    assert step.payload == {**common, **counted, **keys}
+    assert step.key == key_of({"schema": KEY_SCHEMA, "kind": "comparison", **common, **counted, **keys})
+    assert step.family == key_of({"schema": KEY_SCHEMA, "kind": "comparison", **common, **families})
+
+
+def test_a_family_is_a_part_of_its_payload() -> None:
+    with pytest.raises(ValueError, match="no part of its payload"):
+        Step(kind="corpus", name="x", payload={"a": 1, "rows": 2}, family_payload={"a": 2})
+
+
+GOLDEN = {
+    ("demo",): "4a57e6cea75f28b315f27a6c368f9bb1c6e0604506f3db1b77612912b1a98c4e",
+    ("demo", "seeds.train=[0,1]"): "c192e575358f43f0397c7f9a5ccf7667d3f86c9362f49e1dc1a8a255f217838f",
+    (
+        "demo",
+        "studies.2={study: custom, mixtures: {mine: {en: 400, fi: 80}, whole: {en: 1000, ru: 300, fi: 300}}, "
+        "evaluate_in: [en, es]}",
+    ): "8db439d06a123e912357800e3c45bac04c7d036a3e4a0e32e05d775f6764ddd3",
+    ("demo", "judge={kind: local, model: tiny}"): "4e6d4b1d54545bdcdb14da47b6a69ab25f4b9a9fb9a50413f836613dc9fca226",
+    ("paper-tiny",): "83c452dab8e1217465dee9eac6bc81d5e0be1e2cdbcb1c9bd48f42d369228306",
+    ("paper",): "00e169e4b9638867b936d45ada98806370afdeeedbbefc1858b1ee5b418a3b2d",
+}
+"""Sweep and overrides -> sha256 over kind, name, key, family and needs of every step. With another value, results that
+somebody has in a store are made again: to be changed together with a RESULT_VERSION, or KEY_SCHEMA, and never else."""
+
+
+@pytest.mark.parametrize("asked", GOLDEN, ids=lambda asked: " ".join(asked)[:30])
+def test_the_keys_of_shipped_sweeps_are_what_they_were(asked: tuple[str, ...]) -> None:
+    lines = [
+        f"{step.kind} {step.name} {step.key} {step.family} {' '.join(needed.key for needed in step.needs)}\n"
+        for step in Plan(load(asked[0], list(asked[1:]))).steps
+    ]
+    assert hashlib.sha256("".join(lines).encode()).hexdigest() == GOLDEN[asked]

@@ -47,6 +47,11 @@ def test_short_texts_are_not_judged() -> None:
     assert in_language(["", "Suomi", "12345678901234567890 !!!", "a" * (FEWEST_LETTERS - 1)], "fi") == [None] * 4
 
 
+def test_a_chinese_character_counts_for_three_letters() -> None:
+    assert in_language(["法国的首都是巴", "法国的首都是"], "zh") == [True, None]
+    assert in_language(["法国的首都是巴"], "ar") == [False]
+
+
 def test_texts_keep_their_places_among_those_that_are_not_judged() -> None:
     assert in_language(["Suomi", SENTENCES["fi"], "", SENTENCES["en"]], "fi") == [None, True, None, False]
 
@@ -62,9 +67,9 @@ def test_serbian_in_latin_letters_counts_as_croatian() -> None:
     assert in_language([latin], "hr") == [True]
 
 
-def test_a_language_outside_the_study_is_refused() -> None:
-    with pytest.raises(ValueError, match="'de' is none of the languages"):
-        in_language(["x"], "de")
+def test_of_a_language_outside_the_study_nothing_is_said() -> None:
+    german = "Die Hauptstadt von Frankreich ist Paris, eine große und schöne Stadt."
+    assert in_language([german], "de") == [None]
 
 
 def test_nothing_is_loaded_for_short_texts() -> None:

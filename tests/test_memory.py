@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import warnings
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,16 @@ from orchestrator.gpu_memory import check
 from orchestrator.run import cluster
 from orchestrator.sweep import load
 from tests.conftest import Pinch
+from tests.engine_bytes import CASES, case, label
 from tests.tiny_models import random_model
-from tests.tuning_examples import job, make_tiny, write_examples
+from tests.tuning_examples import make_tiny, write_examples
 from trainables.batches import micro_batches
 from trainables.errors import EnvironmentProblem, UserError
-from trainables.finetune import read_examples
 from trainables.memory import BUCKET, Settled, element_bytes, memory_need
 from trainables.model_shape import ModelShape, read_shape
 from trainables.parallel import Parallel, choose, layouts
 from trainables.recipe import Recipe
-from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
-from trainables.world import join_world, start_engine
+from trainables.tuning_model import load_for_tuning, tensors
 
 GB = 1e9
 SEVEN_BILLION = ModelShape(
@@ -52,54 +51,29 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def batch(room: Path) -> dict[str, torch.Tensor]:
-    tokenizer = load_tokenizer(room / "tiny")
-    _, examples = read_examples(job(room, room / "tiny", "unused"), tokenizer)
-    return tensors(micro_batches(examples[:4], 4, tokenizer.pad_token_id)[0], torch.device("cpu"))
+@pytest.fixture(scope="module")
+def held(room: Path) -> dict[str, int]:
+    """What real engines hold, measured in a process without the tensors of other tests."""
+    command = [sys.executable, "-m", "tests.engine_bytes", str(room)]
+    measured = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert measured.returncode == 0, measured.stderr
+    return json.loads(measured.stdout.splitlines()[-1])
 
 
-def storages() -> dict[int, int]:
-    """Every storage of floating-point numbers in this process: address -> bytes."""
-    gc.collect()
-    found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for thing in gc.get_objects():
-            if isinstance(thing, torch.Tensor) and thing.is_floating_point():
-                for tensor in (thing, thing.grad):
-                    if tensor is not None and tensor.device.type != "meta":
-                        found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return found
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize(("stage", "offload"), [(0, False), (1, False), (2, False), (3, False), (2, True), (3, True)])
-def test_weights_gradients_and_optimizer_are_the_bytes_of_a_real_engine(room, method, precision, stage, offload):
-    recipe = Recipe(method=method, precision=precision, batch_size=8)
-    settled = Settled(stage, 4, False, offload)
-    need = memory_need(read_shape(room / "tiny"), recipe, settled, 1, 64)
-    arguments = batch(room)
-    before = storages()
-    model, _ = load_for_tuning(room / "tiny", recipe, 0, "eager", False)
-    assert sum(parameter.numel() for parameter in model.parameters()) == read_shape(room / "tiny").held(recipe)
-    engine = start_engine(model, recipe, settled, join_world(), 2)
-    try:
-        engine.train()
-        for _ in range(3):  # the moments are there after a step, gradients are added up in the middle of one
-            engine.backward(engine(**arguments))
-            engine.step()
-        found = storages()
-    finally:
-        engine.destroy()
-    held = sum(size for address, size in found.items() if before.get(address) != size)
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize(("stage", "offload", "precision", "method"), CASES)
+def test_weights_gradients_and_optimizer_are_the_bytes_of_a_real_engine(room, held, stage, offload, precision, method):
+    recipe, settled = case(stage, offload, precision, method)
+    shape = read_shape(room / "tiny")
+    need = memory_need(shape, recipe, settled, 1, 64)
     element = element_bytes(recipe)
     # Of what DeepSpeed communicates through, this much is there outside of a pass.
     buffers = element * BUCKET if stage == 3 or (stage, precision) == (1, "fp32") else 0
     if offload and stage == 2:
-        buffers += element * read_shape(room / "tiny").largest_trained(recipe)
+        buffers += element * shape.largest_trained(recipe)
     expected = need.weights + need.gradients + need.optimizer + need.host + buffers
-    assert abs(held - expected) <= 512, (held, expected)  # step counters, rotary frequencies
+    found = held[label(stage, offload, precision, method)]
+    assert abs(found - expected) <= 512, (found, expected)  # step counters, rotary frequencies
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cost import estimate
 from orchestrator.export.licences import licences
 from orchestrator.plan import Plan, mixture_rows
+from orchestrator.store import Store
 from orchestrator.sweep import load, shipped
 from tests.conftest import Pinch
 from trainables.errors import UserError
@@ -35,6 +37,23 @@ def test_the_papers_sweep_comes_to_the_papers_numbers(pinch: Pinch) -> None:
     assert steps["comparison"] == 562
     assert {step["action"] for step in plan["steps"]} == {"run"}
     assert all(len(step["key"]) == 64 for step in plan["steps"])
+
+
+def test_what_another_base_took_says_nothing_of_this_one(tmp_path: Path) -> None:
+    tiny = Plan(load("demo"))
+    store = Store(tmp_path / "store")
+    store.create()
+    for kind in ("base", "corpus", "fine_tune", "selection", "generation_set"):
+        step = tiny.of_kind(kind)[0]
+        store.publish(step, store.attempt(step), {"seconds": 2.0})
+    larger = Plan(load("demo", ["seeds.sampling=1", "seeds.train=[1]"]))
+    kinds = {"selection": 10, "generation_set": 36}
+    assert estimate(larger, store, kinds).seconds == {"selection": 20.0, "generation_set": 72.0}
+    for other, missing in (
+        (Plan(load("gemma-270m")), kinds),
+        (Plan(load("paper")), {**kinds, "base": 2, "corpus": 17}),
+    ):
+        assert set(estimate(other, store, missing).seconds.values()) == {None}
 
 
 def test_base_adds_twelve_sets_and_144_comparisons(pinch: Pinch) -> None:

@@ -1,6 +1,7 @@
 """Rules of scoring: outcomes, intervals, averages, verdict tables, and agreement between raters."""
 
 import csv
+import io
 import itertools
 import json
 import random
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from orchestrator.cli import agreement as print_agreement
 from orchestrator.cli import score_verdicts
@@ -20,6 +22,7 @@ from orchestrator.scores.agreement import Rating, agreement, credit, read_rating
 from orchestrator.scores.bootstrap import DRAWS, interval
 from orchestrator.scores.scoring import averages, judged, judged_columns, outcomes, paired_difference, score
 from orchestrator.scores.verdicts import read_verdicts
+from orchestrator.show_scores import agreement as show_agreement
 from trainables.errors import UserError
 
 DATA = Path(__file__).parent / "data"
@@ -246,6 +249,15 @@ def test_agreement_is_one_half_where_exactly_one_says_tie() -> None:
     assert all(found[x, x] == 1 for x in ("a", "b", "tie"))
     assert found["a", "b"] == found["b", "a"] == 0
     assert found["a", "tie"] == found["tie", "b"] == 0.5
+
+
+def test_the_table_of_agreement_is_whole_on_eighty_characters() -> None:
+    said = io.StringIO()
+    ratings = [Rating("q1", rater, "a", "he") for rater in ("ann", "ben", "judge")]
+    show_agreement(agreement(ratings), Console(file=said, width=80))
+    words = said.getvalue().split()
+    assert [words.count(word) for word in ("Judge–people", "People–people", "Published", "interval")] == [1, 1, 2, 2]
+    assert words.count("100.0") == 2
 
 
 def test_agreement_is_over_the_instructions_both_raters_judged(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -20,15 +21,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from orchestrator.mlflow_ui import VIEW, default_uri
+from orchestrator.mlflow_ui import VIEW, default_uri, ui_command, ui_pages
 from orchestrator.tracking import (
     ModelRecord,
     SweepRecord,
     Tracker,
     score_metrics,
     tracking_uri,
-    ui_command,
-    ui_pages,
 )
 from tests import report_example as example
 
@@ -267,16 +266,25 @@ def port() -> int:
 
 def _serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
     command, environment = ui_command(folder, "127.0.0.1", port)
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=_environment(**environment), stdout=log, stderr=log)
+    return _started(command, _environment(**environment), folder / "server.log", port)
+
+
+def _started(command: list[str], environment: dict[str, str], log: Path, port: int) -> subprocess.Popen[bytes]:
+    """A process that answers at a port."""
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
 
     def answers() -> bool:
-        assert server.poll() is None, (folder / "server.log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+        assert server.poll() is None, log.read_text()
+        return _answers(port)
 
     _wait(answers, 60)
     return server
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -420,6 +428,16 @@ def test_the_ui_answers_on_loopback_to_its_own_names_only(tmp_path: Path) -> Non
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--allowed-hosts") + 1] == "127.0.0.1:5001,localhost:5001"
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_ui_that_is_ended_leaves_no_server(tmp_path: Path, database: Path, port: int, end: signal.Signals) -> None:
+    shutil.copy(database, tmp_path / "mlflow.db")
+    command = [sys.executable, "-m", "orchestrator.cli", "ui", "--store", str(tmp_path), "--port", str(port)]
+    ui = _started(command, _environment(), tmp_path / "log", port)
+    ui.send_signal(end)
+    assert ui.wait(30) == 0
+    _wait(lambda: not _answers(port), 30)
 
 
 def test_the_runs_page_shows_scores_in_every_language_there_is(store: Path) -> None:

@@ -208,7 +208,9 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
-        raise UserError(f"base: {folder} has no config.json, so it is not a Hugging Face model folder; {_FORMS}")
+        raise UserError(
+            f"base: {folder} has no config.json, so it is not a Hugging Face model folder; write one of: {_FORMS}"
+        )
     if not any(folder.glob("*.safetensors")):
         weights = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         if weights:

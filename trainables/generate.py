@@ -39,8 +39,9 @@ __all__ = [
     "vllm_problem",
 ]
 
-RESULT_VERSION = 1
-"""Raised when the same weights, prompts and seeds are to give other texts (decoding rules, end tokens, seeds)."""
+RESULT_VERSION = 2
+"""Raised when the same weights, prompts and seeds are to give other texts (decoding rules, end tokens, seeds), or the
+same texts another language (:mod:`trainables.langid`)."""
 
 
 def make_engine(

@@ -11,6 +11,7 @@ told of a dead worker instead of waiting for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from typing import Any
 
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
 from trainables.finetune import FineTuneJob, finetune
+from trainables.staging import Staging
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Lane:
 
     ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``:
     what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``nodes``: the id
-    of the Ray node of each worker; empty leaves that to Ray.
+    of the Ray node of each worker; empty leaves that to Ray. ``staging``: turns the names in jobs into files where the
+    workers are.
     ``start_deadline``: seconds to become ready, placement and imports included. ``silence_deadline``: seconds a
     running job may say nothing.
     """
@@ -64,6 +67,7 @@ class Lane:
         env: Mapping[str, str] | None = None,
         *,
         nodes: Sequence[str] = (),
+        staging: Staging | None = None,
         start_deadline: float = 300.0,
         silence_deadline: float = 1800.0,
     ) -> None:
@@ -71,6 +75,7 @@ class Lane:
         self.resources = dict(resources or {"CPU": 1})
         self.env = dict(env or {})
         self.nodes = list(nodes)
+        self.staging = staging
         self.start_deadline, self.silence_deadline = start_deadline, silence_deadline
         self.poisoned = False
         self._thread: threading.Thread | None = None
@@ -199,7 +204,7 @@ class Lane:
         try:
             trainer = TorchTrainer(
                 serve,
-                train_loop_config={"jobs": self._jobs, "reports": self._reports},
+                train_loop_config={"jobs": self._jobs, "reports": self._reports, "staging": self.staging},
                 torch_config=TorchConfig(backend="nccl" if self.use_gpu else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.workers,
@@ -264,7 +269,7 @@ def serve(config: dict[str, Any]) -> None:
 
     from trainables.world import join_world
 
-    jobs, reports = config["jobs"], config["reports"]
+    jobs, reports, staging = config["jobs"], config["reports"], config.get("staging")
     world = join_world()
     here = ray.get_runtime_context()
     place = {"worker": here.current_actor, "pid": os.getpid(), "node": here.get_node_id()}
@@ -280,7 +285,7 @@ def serve(config: dict[str, Any]) -> None:
         if world.first:
             try:
                 text = jobs.get(timeout=_IDLE_SECONDS)
-                order = [{"kind": "stop"} if text is None else {"kind": "job", "job": text}]
+                order = [{"kind": "stop"} if text is None else {"kind": "job", "job": _begun(text, staging, reports)}]
             except Empty:
                 pass
         if world.size > 1:
@@ -291,14 +296,43 @@ def serve(config: dict[str, Any]) -> None:
             continue
         try:
             idle = None if ended is None else time.monotonic() - ended
-            facts = finetune(FineTuneJob.model_validate_json(order[0]["job"]), report)
-            facts["seconds_since_last_job"] = idle
+            facts = _run(FineTuneJob.model_validate_json(order[0]["job"]), staging, world.first, idle, report)
             ended = time.monotonic()
         except BaseException as problem:
             reports.put(_said(problem, world.rank))
             raise
         if world.first:
             reports.put({"kind": "done", "facts": json.loads(json.dumps(facts))})
+
+
+def _begun(text: str, staging: Staging | None, reports: Any) -> str:
+    """On the first worker: a job with a folder to work in."""
+    if staging is None:
+        return text
+    try:
+        return staging.begin(FineTuneJob.model_validate_json(text)).model_dump_json()
+    except BaseException as problem:
+        reports.put(_said(problem, 0))
+        raise
+
+
+def _run(
+    job: FineTuneJob, staging: Staging | None, first: bool, idle: float | None, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One job on one worker; the first publishes it where there is a staging."""
+    if staging is None:
+        return finetune(job, report) | {"seconds_since_last_job": idle}
+    job = staging.bring(job)
+    try:
+        with staging.saving(job) if first else contextlib.nullcontext():
+            facts = finetune(job, report) | {"seconds_since_last_job": idle}
+        if first:
+            staging.publish(job, facts)
+    except BaseException as problem:
+        if first:
+            staging.failed(job, problem)
+        raise
+    return facts
 
 
 def _said(problem: BaseException, rank: int) -> dict[str, Any]:

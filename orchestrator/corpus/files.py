@@ -55,6 +55,7 @@ class FilesCorpus:
         self.train_count = train_count
         self.eval_count = eval_count
         self.needs_references = needs_references
+        self._payloads: dict[str, dict[str, Any]] = {}
 
     def train_ids(self) -> list[str]:
         """Ids of the training examples, sorted, the first ``train_count``."""
@@ -70,6 +71,11 @@ class FilesCorpus:
 
     def payload(self, language: str) -> dict[str, Any]:
         """Digests of the language's own rows: to train on, the eval prompts, and their references."""
+        if language not in self._payloads:
+            self._payloads[language] = self._digested(language)
+        return self._payloads[language]
+
+    def _digested(self, language: str) -> dict[str, Any]:
         train, prompts = self._train[language], self._eval[language]
         return {
             "source": self.source,

@@ -50,7 +50,7 @@ class Row(NamedTuple):
         if not isinstance(value, str):
             raise self.wrong(f"has {kind_of(value)} as {column}; give it as text.")
         if not value.strip():
-            raise self.wrong(f"has an empty {column}; fill it in, or leave the example out of all.")
+            raise self.wrong(f"has an empty {column}; fill it in, or leave the example out in every language.")
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise self.wrong(f"has half a character (a lone surrogate) in {column}; mend it.")
         return value
@@ -164,9 +164,14 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), "a list or an object")
 
 
+_as_json = json.encoder.encode_basestring
+"""A string as json.dumps writes it with ensure_ascii=False, without a new encoder for each."""
+
+
 def digest_of_rows(rows: Iterable[tuple[str | None, ...]]) -> str:
     """SHA-256 (64 hex digits) of rows as JSON lines."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        cells = ",".join(["null" if cell is None else _as_json(cell) for cell in row])
+        digest.update(f"[{cells}]\n".encode())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ import yaml
 from orchestrator.corpus.hub_data import PUBLIC
 from orchestrator.export.citing import citation
 from orchestrator.export.licences import licences
-from orchestrator.languages import LANGUAGES
+from orchestrator.languages import any_language
 from orchestrator.plan import Model, Plan
 from orchestrator.scores.score_table import Row, ScoreTable
 from orchestrator.store import Store
@@ -89,7 +89,7 @@ def _mixture(plan: Plan, model: Model) -> list[dict[str, Any]]:
     trained = list(model.mixture.without(plan.dev).values())
     return [
         {
-            "language": LANGUAGES[code].name if code in LANGUAGES else code,
+            "language": any_language(code).name,
             "code": code,
             "examples": count,
             "share": 100 * count / len(model.mixture.assignment),
@@ -103,7 +103,7 @@ def _mixture(plan: Plan, model: Model) -> list[dict[str, Any]]:
 def _scores(table: ScoreTable, model: Model) -> list[Row]:
     """The model's rows, each cell once, however many studies list it."""
     rows = {(row["eval_language"], row["baseline"]): row for row in reversed(table.rows_of(model))}
-    return [{**row, "language": LANGUAGES[row["eval_language"]].name} for row in reversed(rows.values())]
+    return [{**row, "language": any_language(row["eval_language"]).name} for row in reversed(rows.values())]
 
 
 def _cell(value: Any) -> str:

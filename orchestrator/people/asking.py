@@ -31,6 +31,7 @@ def export(plan: Plan, store: Store, out: Path, languages: Sequence[str], count:
     Raises:
         UserError: languages, responses or prompts that are not there, or a file that is and says something else.
     """
+    store.refuse_another_schema()
     meetings = contests(plan)
     for code in languages:
         if code not in meetings:
@@ -51,7 +52,7 @@ def export(plan: Plan, store: Store, out: Path, languages: Sequence[str], count:
         said.append(f"The sweep has no more prompts than that; {count} were asked for.")
     html, table = files
     said += [f"Open in a browser, or send: {html}", f"For a spreadsheet: {table}"]
-    return [*said, f"Then: pinch annotate import {plan.loaded.source} FILE... --store {store.root}"]
+    return [*said, f"Then: pinch annotate import {plan.loaded.command_line} FILE... --store {store.location}"]
 
 
 def _questions(plan: Plan, store: Store, drawn: Draw) -> Iterator[Question]:
@@ -70,8 +71,8 @@ def _response(plan: Plan, store: Store, texts: Texts, step: Step, name: str) -> 
     found = texts.responses(step)
     if name not in found:
         raise UserError(
-            f"{store.root}: the response set {step.name} is not there yet; make it: "
-            f"pinch run {plan.loaded.source} --store {store.root}"
+            f"{store.location}: the response set {step.name} is not there yet; make it: "
+            f"pinch run {plan.loaded.command_line} --store {store.location}"
         )
     return found[name]
 
@@ -86,4 +87,6 @@ def _write_new(files: Mapping[Path, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
         except OSError as problem:
-            raise UserError(f"--out {path.parent}: cannot write {path.name} ({problem.strerror}).") from problem
+            raise UserError(
+                f"--out {path.parent}: cannot write {path.name} ({problem.strerror}); name another."
+            ) from problem

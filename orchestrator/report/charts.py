@@ -193,7 +193,12 @@ def _pinch_averages(spots: _Spots, found: Sequence[Level], study: StudyView) -> 
     ends = [end for line in lines.values() for spot in line for end in (spot.value, spot.low, spot.high)]
     scale = Scale(len(found), [*ends, *(spot.value for line in single for spot in line)])
     drawn = [scale.line("faint", line) for line in single]
-    drawn += [scale.line(tone, lines[name], bool(group) and len(series) <= 2) for name, tone, group, _ in series]
+    drawn += [
+        scale.line(
+            tone, lines[name], bool(group) and len(series) <= 2, [lines[other] for other in lines if other != name]
+        )
+        for name, tone, group, _ in series
+    ]
     said = []
     for level, *at_level in zip(found, *lines.values(), strict=True):
         missing = any(spot.value is None for spot in at_level)
@@ -292,7 +297,7 @@ def _level_ticks(found: Sequence[Level]) -> list[tuple[str, int]]:
     def rank(level: Level) -> int:
         if level.count is not None or level.percent == 100:
             return 0
-        return (0 if few else 1) if level.percent == 0 else 1 if few or level.percent == 50 else 2
+        return (0 if few else 2) if level.percent == 0 else 1 if few or level.percent == 50 else 2
 
     return [(level.label, rank(level)) for level in found]
 

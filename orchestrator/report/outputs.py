@@ -39,17 +39,36 @@ class Outputs:
         """
         path = self.folder / name
         ours = self._list()
-        if path.exists() and name not in ours:
-            raise UserError(
-                f"{path} is there already and was not written by a report; move it away or give another --out."
-            )
+        self._refuse(name, ours)
         try:
             if name not in ours:  # claimed first, so that a report that is interrupted here can be written again
                 self._replace(self.folder / LIST, json.dumps(sorted({*ours, name}), indent=1).encode())
             self._replace(path, content.encode() if isinstance(content, str) else content)
         except OSError as problem:
-            raise UserError(f"--out {self.folder}: cannot write {name} ({problem.strerror}).") from problem
+            raise UserError(
+                f"--out {self.folder}: cannot write {name} ({problem.strerror}); name another."
+            ) from problem
         return path
+
+    def take(self, drawn: Path) -> None:
+        """Put the files of a folder there, all or none.
+
+        Raises:
+            UserError: as :meth:`write`.
+        """
+        files = sorted(path for path in drawn.iterdir() if path.name != LIST)
+        ours = self._list()
+        for path in files:
+            self._refuse(path.name, ours)
+        for path in files:
+            self.write(path.name, path.read_bytes())
+
+    def _refuse(self, name: str, ours: set[str]) -> None:
+        path = self.folder / name
+        if path.exists() and name not in ours:
+            raise UserError(
+                f"{path} is there already and was not written by a report; move it away or give another --out."
+            )
 
     def _list(self) -> set[str]:
         try:

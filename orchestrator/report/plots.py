@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 _LABEL_ALL = 7
 """Points beyond which only the first two and the last have their value written beside them."""
+_TEXT_ROOM = 9.0
+"""Percent of the height that a value above its point takes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Label(NamedTuple):
     x: float
     y: float
     text: str
+    under: bool = False
+    """Below its point, because another line runs close above."""
 
 
 class Tick(NamedTuple):
@@ -106,8 +110,14 @@ class Scale:
         self._top, self._bottom = (3.0, 82.0) if small else (4.0, 90.0)
         self._width = (right - self._left) / max(1, steps)
 
-    def line(self, tone: str, spots: Sequence[Spot], labels: bool = False) -> Line:
-        """A line through spots; with labels, the values stand at its points, or at some where there are many."""
+    def line(
+        self, tone: str, spots: Sequence[Spot], labels: bool = False, others: Sequence[Sequence[Spot]] = ()
+    ) -> Line:
+        """A line through spots; with labels, the values stand at its points, or at some where there are many.
+
+        Args:
+            others: the lines that a label must keep clear of.
+        """
         points = [
             None
             if spot.value is None
@@ -120,9 +130,15 @@ class Scale:
             tuple(point for point in points if point),
             tuple((one, two) for one, two in pairwise(points) if one and two),
             tuple(
-                Label(point.x, point.y, f"{spots[at].value:.1f}") for at in named if labels and (point := points[at])
+                Label(point.x, point.y, f"{spots[at].value:.1f}", self._crowded(point.y, [line[at] for line in others]))
+                for at in named
+                if labels and (point := points[at])
             ),
         )
+
+    def _crowded(self, y: float, others: Sequence[Spot]) -> bool:
+        """Whether one of the others is so little above that a text would meet it."""
+        return any(0 < y - self._y(other.value) < _TEXT_ROOM for other in others if other.value is not None)
 
     def plot(
         self,

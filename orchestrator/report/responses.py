@@ -15,8 +15,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.languages import LANGUAGES
+from orchestrator.languages import any_language
 from orchestrator.report.views import Sample, language_name
+from trainables.errors import UserError
 
 CellKey = tuple[str, str, str]
 """Model, baseline and evaluation language, as the score table names them."""
@@ -26,7 +27,7 @@ LONGEST = (4_000, 2_000, 1_000, 500, 250)
 BUDGET = 6_000_000
 """Bytes that all texts together may have."""
 
-_RIGHT_TO_LEFT = ("Arabic", "Hebrew")  # scripts
+_RIGHT_TO_LEFT = ("Arabic", "Hebrew", "Thaana", "Syriac", "N’Ko", "Adlam", "Hanifi")  # scripts
 _UNSAFE = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -111,7 +112,10 @@ def visible(text: str) -> str:
 
 def direction(code: str) -> str:
     """``rtl`` for the languages whose script is written from right to left, else ``ltr``."""
-    return "rtl" if code in LANGUAGES and LANGUAGES[code].script in _RIGHT_TO_LEFT else "ltr"
+    try:
+        return "rtl" if any_language(code).script in _RIGHT_TO_LEFT else "ltr"
+    except UserError:
+        return "ltr"
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from orchestrator.languages import LANGUAGES, MAIN12, SLAVIC
+from orchestrator.languages import MAIN12, SLAVIC, any_language
 from orchestrator.report import published
 from orchestrator.report.canvas import INK, QUIET, RULE, drawing
 from orchestrator.report.cells import mean
@@ -107,10 +107,11 @@ def _print(table: Table) -> Print:
 def _slavic(codes: Sequence[str]) -> Table:
     rows = []
     for code in codes:
-        entry = LANGUAGES[code]
+        entry = any_language(code)
         branch = entry.family.partition("(")[2].rstrip(")") or entry.family
         other = entry.mutually_intelligible
-        rows.append((entry.name, code, branch, entry.script, LANGUAGES[other].name if other in codes and other else ""))
+        understood = any_language(other).name if other in codes and other else ""
+        rows.append((entry.name, code, branch, entry.script, understood))
     columns = ("Language", "Code", "Branch", "Script", "Mutually intelligible with")
     caption = "As table 1 of the paper: the Slavic languages, and which are understood without being learnt."
     return Table("table-slavic", "The Slavic languages", caption, columns, tuple(rows))
@@ -120,8 +121,8 @@ def _languages(codes: Sequence[str], pretraining: Mapping[str, float]) -> Table:
     ordered = [code for code in MAIN12 if code in codes] + [code for code in codes if code not in MAIN12]
     rows = []
     for code in ordered:
-        entry = LANGUAGES.get(code)
-        row = (entry.name, code, entry.family, entry.script) if entry else (code, code, "", "")
+        entry = any_language(code)
+        row = (entry.name, code, entry.family, entry.script)
         rows.append((*row, f"{pretraining[code]:g}" if code in pretraining else "") if pretraining else row)
     columns = ("Language", "Code", "Family", "Script", *(("Pre-training, %",) if pretraining else ()))
     return Table(

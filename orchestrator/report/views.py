@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from orchestrator.languages import ENGLISH, LANGUAGES
+from orchestrator.languages import ENGLISH, any_language
+from trainables.errors import UserError
 
 COLUMNS = (
     *("study", "model", "model_key", "train_languages", "percent", "count", "seed", "eval_language", "seen"),
@@ -173,8 +174,11 @@ class Level:
 
 
 def language_name(code: str) -> str:
-    """``Finnish``; the code itself where it is none of the seventeen."""
-    return LANGUAGES[code].name if code in LANGUAGES else code
+    """``Finnish``; what is no language's code stays as it is."""
+    try:
+        return any_language(code).name
+    except UserError:
+        return code
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ class Board:
         self.broken: str | None = None
         """Set when the machine, not a step, is what fails (a full disk): the run ends with this sentence."""
         failures = store.failures()
-        done = {kind: store.entries(kind) for kind in {step.kind for step in self.steps.values()}}
+        done = {kind: store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
         for step in self.steps.values():
             if step.key in done[step.kind]:
                 self.agenda.set(step, State.DONE)
@@ -166,10 +166,11 @@ class Board:
         """Take back every step whose result is no longer in the store (it was quarantined); returns them."""
         self.store.refresh()
         with self._lock:
+            there = {kind: self.store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
             gone = [
                 step
                 for key, step in self.steps.items()
-                if self.agenda.states[key] is State.DONE and self.store.find(step.kind, key) is None
+                if self.agenda.states[key] is State.DONE and key not in there[step.kind]
             ]
             for step in gone:
                 self._set(step, State.TODO)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from orchestrator import outline
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
@@ -41,6 +42,8 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     command: Literal["run", "translate"] = "run",
+    session: str | None = None,
+    expect: str | None = None,
 ) -> int:
     """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
 
@@ -49,13 +52,20 @@ def run(
         address: a Ray cluster to run on; None starts Ray on this machine for the duration.
         retry_failed: try steps again whose failure is on record.
         command: ``translate`` does the translations alone, with what they need and what is put together from them.
+        session: the id to work under, where somebody waits for its heartbeat; default: a new one.
+        expect: the digest of the plan that was asked for, where it was made on another machine.
 
     Raises:
         UserError: bad input; nothing has been written then.
         EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
     """
     plan = Plan(loaded)
-    store = Store(location)
+    if expect is not None and plan.digest != expect:
+        raise UserError(
+            f"{loaded.source}: is another plan here ({plan.digest}) than where it was submitted ({expect}): the files "
+            "it names differ, or the two machines' versions of Pinch; make them equal and submit again."
+        )
+    store = Store(location, session)
     account_of(plan, store)
     check_price(plan)
     steps = plan.steps if command == "run" else _translating(plan)
@@ -63,7 +73,9 @@ def run(
     if missing:
         plan.corpus.prepare(missing)
     store.create()
-    again = f"pinch {command} {loaded.source}" + (f" --store {location}" if "PINCH_STORE" not in os.environ else "")
+    again = f"pinch {command} {loaded.command_line}" + (
+        f" --store {location}" if "PINCH_STORE" not in os.environ else ""
+    )
     if retry_failed:
         for step in steps:
             store.forget_failure(step.key)
@@ -72,6 +84,7 @@ def run(
     recorder = Recorder(plan, store, board) if command == "run" else None
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
+    outline.keep(plan, store)
     if not board.unfinished():
         if recorder:
             recorder.all()
@@ -96,7 +109,7 @@ def run(
         stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {again} --set runtime.max_cost=..."
     except OSError as problem:
         raise EnvironmentProblem(
-            f"{store.root}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
+            f"{store.location}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
         ) from problem
     finally:
         board.stopping.set()
@@ -135,7 +148,7 @@ def _work(
     with cluster.connected(address) as room:
         shares = cluster.share(room, small=plan.base_source.kind == "tiny")
         progress.say(shares.sentence)
-        place = Place(str(store.root), store.sessions.id)
+        place = Place(store.location, store.sessions.id)
         settings = LaneSettings(
             place=place,
             base=plan.base.key,
@@ -221,11 +234,11 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     gaps = board.gaps()
     for step, state, error in gaps[:8]:
         say(f"  {state.capitalize()}: {step.kind} {step.name}: {error.splitlines()[0] if error else ''}")
-    source = plan.loaded.source
+    source = plan.loaded.command_line
     if len(gaps) > 8:
         say(f"  ... and {len(gaps) - 8} more; pinch status {source} lists them.")
     if plan.steps[-1].key in board.steps:
-        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
+        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.location})")
 
 
 def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
@@ -236,7 +249,7 @@ def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
     judged = sorted((row for row in scored if row["n"]), key=lambda row: row["if_score"])
     for word, row in (("Best", judged[-1]), ("Worst", judged[0])) if judged else ():
         say(
-            f"  {word} cell: {row['model']} in {row['eval_language']}: "
+            f"  {word} cell: {row['model']} in {row['eval_language']} against {row['baseline']}: "
             f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
         )
 

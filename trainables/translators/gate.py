@@ -33,11 +33,7 @@ class Flag(StrEnum):
 
 
 def look(sources: Sequence[str], translations: Sequence[Translation], language: str) -> list[Flag | None]:
-    """For each English text and its translation, what is wrong with it, or None.
-
-    Raises:
-        ValueError: a language that cannot be told apart (see :mod:`trainables.langid`).
-    """
+    """For each English text and its translation, what is wrong with it, or None."""
     said = [prose(translation.text) for translation in translations]
     flags = [_at_once(*pair, language) for pair in zip(map(prose, sources), translations, said, strict=True)]
     places = [place for place, flag in enumerate(flags) if flag is None]
