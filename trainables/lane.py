@@ -36,6 +36,8 @@ NODE_ID = "ray.io/node-id"
 """A label that Ray gives every node."""
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
+_INTRODUCED_WITHIN = 20.0
+_ABORTS_WITHIN = 90.0
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
@@ -49,7 +51,8 @@ class OutOfMemory(LaneDied):
 
 
 class Lane:
-    """A resident worker group. Not thread-safe; one job at a time.
+    """A resident worker group. Not thread-safe, but for ``stop``, which may be called while another waits; one job at a
+    time.
 
     ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``:
     what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``nodes``: the id
@@ -81,6 +84,7 @@ class Lane:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._running = False
+        self._controller: Any = None
         self._ready: dict[int, Any] = {}
         self.pids: dict[int, int] = {}
         self.placed: dict[int, str] = {}
@@ -175,14 +179,19 @@ class Lane:
             thread.join(10)
         elif self.poisoned:
             thread.join(3)  # a failed job ends the run by itself
-        if thread.is_alive():
+        if thread.is_alive() and self._ready:
             for worker in self._ready.values():
                 self._quietly(partial(ray.kill, worker))
+            thread.join(20)
+        if thread.is_alive() and self._find_controller():
+            # Where it waits for room it hears this when it gives that up for a moment, after a minute at most.
+            self._quietly(lambda: ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN))
         for queue in (self._jobs, self._reports):
             self._quietly(partial(queue.shutdown, force=True))
-        thread.join(30)
+        thread.join(10)
         if thread.is_alive():
-            logger.warning("the Ray Train run of a lane did not end within 30 s of its workers being killed")
+            logger.warning("the Ray Train run of a lane did not end when it was told to")
+        self._controller = None
         self._ready, self.pids, self.placed = {}, {}, {}
         self._running = False
         shutil.rmtree(self._storage, ignore_errors=True)
@@ -195,15 +204,18 @@ class Lane:
     def _fit(self) -> None:
         """In a thread of the owner: the Train run, from start to stop."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
+
+        from trainables.lane_trainer import LaneTrainer
 
         # Without a GPU of its own a worker must not see one, or DeepSpeed would take it.
         env = self.env if self.use_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **self.env}
         settings: dict[str, Any] = {"worker_runtime_env": {"env_vars": env}} if env else {}
         where: dict[str, Any] = {"label_selector": [{NODE_ID: node} for node in self.nodes]} if self.nodes else {}
         try:
-            trainer = TorchTrainer(
+            trainer = LaneTrainer(
                 serve,
+                queue=self._reports,
                 train_loop_config={"jobs": self._jobs, "reports": self._reports, "staging": self.staging},
                 torch_config=TorchConfig(backend="nccl" if self.use_gpu else "gloo"),
                 scaling_config=ScalingConfig(
@@ -234,7 +246,9 @@ class Lane:
             wait = 0.0 if gone else max(0.0, min(_POLL_SECONDS, deadline - time.monotonic()))
             try:
                 message: dict[str, Any] = self._reports.get(block=wait > 0, timeout=wait or None)
-                return message
+                if message["kind"] != "controller":
+                    return message
+                self._controller = message["controller"]
             except Empty:
                 if gone:
                     self.poisoned = True
@@ -244,6 +258,23 @@ class Lane:
             except RayError as problem:
                 self.poisoned = True
                 raise LaneDied(f"the lane's queue is gone: {problem}") from problem
+
+    def _find_controller(self) -> bool:
+        """During stop: whether the controller has said who it is, now or within the seconds it takes to start."""
+        from ray.exceptions import RayError
+        from ray.util.queue import Empty
+
+        deadline = time.monotonic() + _INTRODUCED_WITHIN
+        while self._controller is None and time.monotonic() < deadline:
+            try:
+                message = self._reports.get(timeout=_POLL_SECONDS)
+                if message["kind"] == "controller":
+                    self._controller = message["controller"]
+            except Empty:
+                continue  # whoever waits in start may have read it
+            except RayError:
+                break
+        return self._controller is not None
 
     def _asked(self) -> str:
         return ", ".join(f"{name} {amount:g}" for name, amount in self.resources.items()) + " each"

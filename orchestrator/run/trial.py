@@ -26,7 +26,7 @@ from trainables.staging import Staging
 
 SILENCE = 1800.0
 """Seconds a fine-tune may say nothing before its lane is given up."""
-ENDS_WITHIN = 60.0
+ENDS_WITHIN = 150.0
 """Seconds a lane has to end before its owner is killed."""
 LOOK_EVERY = 0.5
 """Seconds between two looks for the base."""
@@ -48,7 +48,13 @@ class LaneSettings:
 
 @ray.remote(num_cpus=0)
 class LaneActor:
-    """Owns one lane. ``start`` must be called, and answered, before anything else is; a lane ends with its owner."""
+    """Owns one lane. ``start`` must be called, and answered, before anything but ``stop`` is.
+
+    Made with two threads, it can be stopped while it starts; stop it before it is killed, see `trainables.lane_trainer`.
+    """
+
+    def __init__(self) -> None:
+        self._lane: Any = None
 
     def start(self, settings: LaneSettings, seat: Seat, staging: Staging) -> str:
         """Bring the lane up; returns a sentence about it.
@@ -80,7 +86,9 @@ class LaneActor:
         return self._lane.next_report(timeout)
 
     def stop(self) -> None:
-        self._lane.stop()
+        """End the lane, also while it comes up."""
+        if self._lane is not None:
+            self._lane.stop()
 
 
 class FineTuneTrial(tune.Trainable):

@@ -173,7 +173,7 @@ class Tuning:
         )
 
     def _hire(self, name: str, seat: Seat) -> tuple[Any, Any]:
-        options: dict[str, Any] = {"name": name}
+        options: dict[str, Any] = {"name": name, "max_concurrency": 2}
         if seat:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat[0][0], soft=False)
         actor: Any = self.lane.options(**options).remote()
