@@ -89,13 +89,14 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true", help="on 8 GPUs in real Ray instead")
     parser.add_argument("--speed", type=float, default=150.0, help="with --ray: how much shorter the waits are")
     parser.add_argument("--seeds", type=int, default=10, help="runs with losses at each size")
+    parser.add_argument("--gpus", type=int, nargs="*", choices=SHAPES, default=list(SHAPES))
     arguments = parser.parse_args()
     plan = Plan(load(arguments.sweep))
     if arguments.ray:
         print(json.dumps(in_ray(plan, 8, arguments.speed)))
         return
     results = []
-    for gpus in SHAPES:
+    for gpus in arguments.gpus:
         began = time.monotonic()
         found = virtual(plan, gpus, arguments.seeds)
         results.append(found)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.identity import Step
-from orchestrator.run.agenda import KINDS, Agenda, Order, State
+from orchestrator.run.agenda import KINDS, OPEN, Agenda, Order, State
 from orchestrator.run.placement import Activity, Role, Size, Worker, decide
 
 ROLE_OF = {kind: role for role, kinds in KINDS.items() for kind in kinds}
@@ -112,15 +112,13 @@ class VirtualCluster:
 
     def run(self) -> float:
         """Until everything is done; returns when that is, in seconds."""
-        last = [step for kind in ROLE_OF for step in self._agenda.in_state(kind, State.TODO).values()]
         self._settle()
-        while any(self._agenda.states[step.key] is not State.DONE for step in last):
+        while any(self._agenda.in_state(kind, state) for kind in ROLE_OF for state in OPEN):
             if not self._events:
                 raise RuntimeError("nothing is under way and not everything is done")
             self.now, _, event, arguments = heapq.heappop(self._events)
             event(*arguments)
             self._settle()
-            last = [step for step in last if self._agenda.states[step.key] is not State.DONE]
         return self.now
 
     def _after(self, seconds: float, event: Callable[..., None], *arguments: Any) -> None:

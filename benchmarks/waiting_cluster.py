@@ -61,18 +61,20 @@ class Waiter:
 class WaitingLane:
     """A lane that waits, seen from outside as `orchestrator.run.trial.LaneActor` is."""
 
-    def __init__(self, seconds: Mapping[str, float]) -> None:
-        self._seconds, self._job = seconds, ""
+    def __init__(self, seconds: Mapping[str, float], place: Place, steps: Mapping[str, Step]) -> None:
+        """``steps``: the fine-tunes, by folder."""
+        self._seconds, self._place, self._steps = seconds, place, steps
 
     def start(self, seconds: float) -> str:
         time.sleep(seconds)
         return "it waits"
 
     def submit(self, job: Any) -> None:
-        self._job = job.name
+        self._step = self._steps[job.out.name]
 
     def next_report(self, timeout: float) -> dict[str, Any]:
-        time.sleep(self._seconds[self._job])
+        time.sleep(self._seconds[self._step.name])
+        publish(self._place.open(), self._step)
         return {"kind": "done", "facts": {}}
 
     def stop(self) -> None:
@@ -91,12 +93,13 @@ class WaitingTuning(Tuning):
     start_seconds: float
 
     def _hire(self, name: str, seat: Seat) -> tuple[Any, Any]:
-        actor: Any = WaitingLane.options(name=name, **on_node(seat)).remote(self.seconds)  # type: ignore[attr-defined]
+        steps = {step.folder: step for step in self.plan.of_kind("fine_tune")}
+        options = {"name": name, **on_node(seat)}
+        actor: Any = WaitingLane.options(**options).remote(self.seconds, self.settings.place, steps)  # type: ignore[attr-defined]
         return actor, actor.start.remote(self.start_seconds)
 
-    def _prepare(self, model: Model) -> Path:
-        assert model.fine_tune is not None
-        return self.board.store.attempt(model.fine_tune)
+    def _prepare(self, model: Model) -> None:
+        """Nothing: it is not tuned on anything."""
 
 
 class WaitingEvaluation(Evaluation):

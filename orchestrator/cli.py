@@ -302,6 +302,10 @@ def ui(
         where = without_password(elsewhere)
         raise UserError(f"MLFLOW_TRACKING_URI: sweeps are tracked at {where}; open that, or unset the variable.")
     opened = store_at(store)
+    if opened.elsewhere:
+        from orchestrator.run.records import tell_here
+
+        tell_here(opened)
     if not (opened.root / "mlflow.db").exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     command, environment = ui_command(opened.root, host, port)
@@ -352,7 +356,7 @@ def _existing(location: str) -> Any:
     """A store that may be changed; a folder that is not one is left alone."""
     opened = store_at(location)
     if not opened.exists:
-        found = "is not a store" if opened.root.is_dir() else "there is no such folder"
+        found = "is not a store" if opened.storage.exists() else "there is no such folder"
         raise UserError(f"--store {location}: {found}; name the folder of a store, which holds pinch-store.json.")
     return opened
 

@@ -174,7 +174,7 @@ def as_table(card: Iterable[Record]) -> dict[str, list[Any]]:
 
 
 def _keep(frame: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         frame.to_parquet(temporary)

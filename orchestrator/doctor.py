@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -111,18 +110,13 @@ def _machine() -> Iterator[Finding]:
 def _store(location: str) -> Iterator[Finding]:
     try:
         store = Store(location)
-    except UserError as problem:
+        writable, free = store.storage.look()
+    except (UserError, EnvironmentProblem) as problem:
         yield "store", False, str(problem)
         return
-    place = store.root
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            yield "store", True, f"{store.root}: {human_bytes(free)} free"
-    except OSError as problem:
-        yield "store", False, f"{store.root}: cannot be written ({problem.strerror}); name a folder you may write to"
+    where = f" for its cache, in {store.root}" if store.elsewhere else ""
+    found = f"{human_bytes(free)} free{where}" if writable else "cannot be written; name a folder you may write to"
+    yield "store", writable, f"{store.location}: {found}"
 
 
 def _ray() -> Iterator[Finding]:

@@ -72,6 +72,10 @@ class Form:
         """:func:`key_of` its family's payload."""
         return self._family([needs[place].family for place in self._places])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is worked out already stays behind: a hash that was begun cannot travel.
+        return Form, (self.kind, self.common, dict(self.reads), dict(self.counted))
+
     @functools.cached_property
     def _places(self) -> list[int]:
         return [self.reads[field] for field in sorted(self.reads)]  # the order they have in canonical JSON

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from orchestrator.cost import disk_needed, human_bytes
 from orchestrator.identity import Step, key_of
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board
-from orchestrator.store import Entry, Store, write_json
+from orchestrator.storage.base import as_json
+from orchestrator.store import Entry, Store
 from orchestrator.sweep import LoadedSweep, Sweep
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -42,10 +41,7 @@ class Keeper:
     def remember(self, loaded: LoadedSweep) -> None:
         """Keep the sweep beside its results, so that `pinch gc` knows what is planned."""
         asked = loaded.sweep.model_dump(mode="json")
-        path = self.store.root / "sweeps" / f"{loaded.sweep.name}-{key_of(asked)[:16]}.json"
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, asked)
+        self.store.storage.create(f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json", as_json(asked))
 
     def check_room(self, board: Board) -> None:
         """Refuse a run that will not fit on the disk.
@@ -56,10 +52,10 @@ class Keeper:
         there = self.store.listing("fine_tune")
         missing = [model for model in self.plan.models if model.fine_tune and model.fine_tune.key not in there]
         needed = disk_needed(self.plan, len(missing))
-        free = shutil.disk_usage(self.store.root).free
-        if needed is not None and needed > free:
+        free = self.store.storage.free_bytes()
+        if needed is not None and free is not None and needed > free:
             raise EnvironmentProblem(
-                f"{self.store.root}: the run needs about {human_bytes(needed)} and {human_bytes(free)} are free; "
+                f"{self.store.location}: the run needs about {human_bytes(needed)} and {human_bytes(free)} are free; "
                 "free some, choose another --store, or set runtime.keep: scores."
             )
 
@@ -85,8 +81,8 @@ def remembered(store: Store) -> Iterator[Plan]:
 
     A sweep whose input files are gone cannot; it is passed over by name in `collect`.
     """
-    for path in sorted((store.root / "sweeps").glob("*.json")):
-        plan = _plan_of(path)
+    for name, content in store.storage.read_all("sweeps").items():
+        plan = _plan_of(name, content)
         if plan is not None:
             yield plan
 
@@ -95,10 +91,10 @@ def collect(store: Store, dry_run: bool) -> tuple[list[Freed], list[str]]:
     """What `pinch gc` does: (what was or would be freed, sentences about what was passed over)."""
     notes = []
     plans = []
-    for path in sorted((store.root / "sweeps").glob("*.json")):
-        plan = _plan_of(path)
+    for name, content in store.storage.read_all("sweeps").items():
+        plan = _plan_of(name, content)
         if plan is None:
-            notes.append(f"{path.name}: its inputs are not there any more; its models are left as they are.")
+            notes.append(f"{name}: its inputs are not there any more; its models are left as they are.")
         else:
             plans.append(plan)
     freed: list[Freed] = []
@@ -106,18 +102,17 @@ def collect(store: Store, dry_run: bool) -> tuple[list[Freed], list[str]]:
         models = {model.key: model for plan in plans for model in plan.models}
         for model in models.values():
             freed += _free_model(model, plans, store, dry_run)
-    for path in store.abandoned():
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        freed.append(Freed(f"attempts/{path.name} (its session is gone)", size))
+    for attempt in store.abandoned():
+        freed.append(Freed(f"attempts/{attempt.name} (its session is gone)", sum(attempt.files.values())))
         if not dry_run:
-            store.discard(path)
+            store.discard(attempt)
     return freed, notes
 
 
-def _plan_of(path: Path) -> Plan | None:
+def _plan_of(name: str, content: bytes) -> Plan | None:
     try:
-        sweep = Sweep.model_validate(json.loads(path.read_text()))
-        return Plan(LoadedSweep(sweep, str(path), ()))
+        sweep = Sweep.model_validate(json.loads(content))
+        return Plan(LoadedSweep(sweep, name, ()))
     except (UserError, ValueError):
         return None
 
@@ -139,7 +134,7 @@ def _free_model(model: Model, plans: list[Plan], store: Store, dry_run: bool) ->
         if not dry_run:
             store.free(entry, gone)
         folders = ", ".join(sorted({name.split("/")[0] for name in gone}))
-        yield Freed(f"fine_tune/{entry.path.name}: {folders}", size)
+        yield Freed(f"{entry.place}: {folders}", size)
 
 
 def _wanted(model: Model, plan: Plan, store: Store, entry: Entry) -> set[str]:

@@ -1,8 +1,8 @@
 """The report a store keeps of a sweep, for whoever is told of a run when it ends: drawn again only when it changed.
 
-It lies in ``<store>/reports/<sweep>/``, with ``drawn.json``, written last, saying what it was drawn from: which results
-are there and which failed, the sweep's settings, and this program's own files. A report of the same is the same report,
-so a run that finds nothing to do draws nothing.
+It lies in ``reports/<sweep>/`` below the store's folder on this machine, with ``drawn.json``, written last, saying
+what it was drawn from: which results are there and which failed, the sweep's settings, and this program's own files.
+A report of the same is the same report, so a run that finds nothing to do draws nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def kept_report(plan: Plan, store: Store) -> KeptReport:
         return known
     from orchestrator.reporting import write_report  # here: it takes a second, and often nothing is to be drawn
 
-    report = write_report(plan, store, _as_named(store.root), folder)
+    report = write_report(plan, store, _as_named(store), folder)
     names = [report.page.name, *(path.name for path in report.files)]
     write_json(folder / "drawn.json", {"from": drawn_from, "headline": report.headline, "files": names})
     return KeptReport(report.headline, tuple(folder / name for name in names))
@@ -83,6 +83,6 @@ def _program() -> str:
     return digest.hexdigest()
 
 
-def _as_named(root: Path) -> str:
+def _as_named(store: Store) -> str:
     """The store as a user here would name it: not at all where it is the default one."""
-    return "./pinch-store" if root == Path("pinch-store").absolute() else str(root)
+    return "./pinch-store" if store.location == str(Path("pinch-store").absolute()) else store.location

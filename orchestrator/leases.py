@@ -1,10 +1,11 @@
 """Who is working on what, so that two sessions on one store share the work.
 
-A session writes a heartbeat into ``sessions/<id>.json``; a lease is a file ``leases/<key16>`` that names its
+A session writes a heartbeat into ``sessions/<id>.json``; a lease is a record ``leases/<key16>`` that names its
 session. A lease is worth what its session's heartbeat is worth: a watcher calls a session dead when its process is
 gone (same machine) or when its beat has not *changed* for a while on the watcher's own monotonic clock; clocks are
-never compared. Leases only save work: if one is taken over wrongly, both sessions make the step, and the store
-keeps the first result.
+never compared. A store that could not be read for a while says nothing about anybody's beat, so the watching then
+begins again. Leases only save work: if one is taken over wrongly, both sessions make the step, and the store keeps
+the first result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import contextlib
 import dataclasses
 import getpass
 import json
-import os
 import socket
 import threading
 import time
@@ -23,10 +23,7 @@ from typing import Any
 
 import psutil
 
-BEAT_EVERY = 2.0
-"""Seconds between two heartbeats."""
-DEAD_AFTER = 30.0
-"""Seconds without a change of heartbeat after which a session that cannot be looked at directly counts as dead."""
+from orchestrator.storage import Storage
 
 
 def _boot_id() -> str:
@@ -47,8 +44,8 @@ class _Seen:
 class Sessions:
     """This session's heartbeat and its view of the others. One object per process; thread-safe."""
 
-    def __init__(self, root: Path, session: str | None = None) -> None:
-        self.root = root
+    def __init__(self, storage: Storage, session: str | None = None) -> None:
+        self.storage = storage
         self.id = session or uuid.uuid4().hex
         self.refused = False
         self._seen: dict[str, _Seen] = {}
@@ -56,14 +53,8 @@ class Sessions:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    @property
-    def _file(self) -> Path:
-        return self.root / "sessions" / f"{self.id}.json"
-
     def start(self, about: str) -> None:
         """Begin to beat. ``about`` is what the session says of itself in ``pinch status``."""
-        for folder in ("sessions", "leases"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
         me = psutil.Process()
         record = {
             "host": socket.gethostname(),
@@ -75,15 +66,13 @@ class Sessions:
         }
 
         def write(count: int) -> None:
-            temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({**record, "beat": count}))
-            os.replace(temporary, self._file)
+            self.storage.write(_session(self.id), json.dumps({**record, "beat": count}).encode())
 
         def beat() -> None:
             count = 0
-            while not self._stop.wait(BEAT_EVERY):
+            while not self._stop.wait(self.storage.beat_every):
                 count += 1
-                # A full disk must not end the session; at worst others take its steps over, which is harmless.
+                # A full disk or an outage must not end the session; at worst others take its steps over: harmless.
                 with contextlib.suppress(OSError):
                     write(count)
 
@@ -95,50 +84,49 @@ class Sessions:
         """Stop beating and give back every lease this session holds."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=BEAT_EVERY * 2)
-        for lease in self._leases():
-            if self._owner(lease) == self.id:
-                lease.unlink(missing_ok=True)
-        self._file.unlink(missing_ok=True)
+            self._thread.join(timeout=self.storage.beat_every * 2)
+        ours = self.id.encode()
+        with contextlib.suppress(OSError):  # they die with the beat
+            self.storage.remove(*(name for name, owner in self.storage.read_all("leases").items() if owner == ours))
+            self.storage.remove(_session(self.id))
 
     def acquire(self, key: str) -> bool:
         """Take the lease of a step; False while a live session holds it. Holding it already is fine."""
-        lease = self.root / "leases" / key[:16]
+        name, ours = _lease(key), self.id.encode()
         for _ in range(3):
-            temporary = lease.with_name(f"{lease.name}.{uuid.uuid4().hex}")
-            temporary.write_text(self.id)
-            try:
-                os.link(temporary, lease)  # creates with its content, or fails if it exists
+            if self.storage.create(name, ours):
                 return True
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink(missing_ok=True)
-            owner = self._owner(lease)
-            if owner == self.id:
+            owner = self.storage.read(name)
+            if owner is None:
+                continue
+            if owner == ours:
                 return True
-            if owner is not None and self.alive(owner):
+            if self.alive(owner.decode()):
                 return False
-            self._break(lease, owner)
+            if self.storage.replace(name, owner, ours):
+                return True
         return False
 
     def release(self, key: str) -> None:
         """Give a lease back; nothing happens when this session does not hold it."""
-        lease = self.root / "leases" / key[:16]
-        if self._owner(lease) == self.id:
-            lease.unlink(missing_ok=True)
+        if self.storage.read(_lease(key)) == self.id.encode():
+            self.storage.remove(_lease(key))
 
     def holder(self, key: str) -> str | None:
         """Who is working on a step: ``user@host (pid 123)``, or None when nobody alive is."""
-        owner = self._owner(self.root / "leases" / key[:16])
-        if owner is None or not self.alive(owner):
-            return None
-        record = self._read(owner) or {}
-        return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')})"
+        owner = self.storage.read(_lease(key))
+        return None if owner is None else self._said(owner.decode())
+
+    def holders(self) -> dict[str, str]:
+        """The first 16 digits of a step's key -> who is working on it, for all steps that somebody alive works on."""
+        held = self.held()
+        said = {owner: self._said(owner) for owner in set(held.values())}
+        return {key: text for key, owner in held.items() if (text := said[owner]) is not None}
 
     def held(self) -> dict[str, str]:
         """key16 -> session id, for every lease there is."""
-        return {lease.name: owner for lease in self._leases() if (owner := self._owner(lease)) is not None}
+        leases = self.storage.read_all("leases")
+        return {name.rpartition("/")[2]: owner.decode() for name, owner in leases.items()}
 
     def alive(self, session: str) -> bool:
         """Whether a session still works, judged as the module docstring says."""
@@ -160,34 +148,30 @@ class Sessions:
             if seen is None or seen.beat != record["beat"]:
                 self._seen[session] = _Seen(record["beat"], now)
                 return True
-            return now - seen.at < DEAD_AFTER
+            return now - seen.at < self.storage.dead_after
 
-    def _leases(self) -> list[Path]:
-        folder = self.root / "leases"
-        return [path for path in folder.iterdir() if "." not in path.name] if folder.is_dir() else []
-
-    def _owner(self, lease: Path) -> str | None:
-        try:
-            return lease.read_text()
-        except FileNotFoundError:
+    def _said(self, session: str) -> str | None:
+        if not self.alive(session):
             return None
+        record = self._read(session) or {}
+        return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')})"
 
     def _read(self, session: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.root / "sessions" / f"{session}.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            content = self.storage.read(_session(session))
+        except OSError:
+            with self._lock:
+                self._seen.clear()  # they may not have been able to write either
+            raise
+        try:
+            return None if content is None else json.loads(content)
+        except json.JSONDecodeError:
             return None
 
-    def _break(self, lease: Path, owner: str | None) -> None:
-        """Remove a dead session's lease, and put it back if it turns out to be somebody else's by now."""
-        aside = lease.with_name(f"{lease.name}.{uuid.uuid4().hex}")
-        try:
-            os.rename(lease, aside)
-        except FileNotFoundError:
-            return
-        if self._owner(aside) != owner:
-            try:
-                os.link(aside, lease)
-            except FileExistsError:
-                pass
-        aside.unlink(missing_ok=True)
+
+def _lease(key: str) -> str:
+    return f"leases/{key[:16]}"
+
+
+def _session(session: str) -> str:
+    return f"sessions/{session}.json"

@@ -52,6 +52,8 @@ SETTINGS = {
 }
 """Environment for MLflow, where the user has not set it."""
 
+STORE_ID = "tracking/store-id"
+"""Where a store keeps its name among the runs of a server."""
 _METRICS_PER_BATCH = 1000  # MLflow's own limits
 _PARAMS_PER_BATCH = 100
 _LOCK_PATIENCE = 30.0
@@ -357,7 +359,7 @@ def _get_run(client: MlflowClient, run_id: str | None) -> Run | None:
 
 def _store_id(store: Path) -> str:
     """A name for this store that goes with it wherever it is moved. Called under the lock."""
-    path = store / "tracking" / "store-id"
+    path = store / STORE_ID
     try:
         return path.read_text().strip()
     except FileNotFoundError:

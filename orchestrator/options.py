@@ -15,7 +15,12 @@ err = Console(stderr=True)
 SweepArgument = Annotated[
     str, typer.Argument(metavar="SWEEP", help="A path ending in .yaml, or a shipped name, such as demo or paper.")
 ]
-StoreOption = Annotated[str, typer.Option("--store", envvar="PINCH_STORE", help="Folder that holds the results.")]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PINCH_STORE", help="Where the results are: a folder, s3://BUCKET/..., gs://BUCKET/..."
+    ),
+]
 SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="A.B=V", help="Override a setting of the sweep; may be repeated."),

@@ -84,23 +84,23 @@ def outline_of(loaded: LoadedSweep, store: Store) -> Outline:
     Raises:
         UserError: as :class:`Plan` does.
     """
-    file = _file(loaded, store)
-    kept = read_table(file, _SCHEMA) if file else None
+    name = _kept_as(loaded)
+    kept = read_table(store.storage, name, _SCHEMA) if name else None
     return Outline(kept) if kept is not None else keep(Plan(loaded), store)
 
 
 def keep(plan: Plan, store: Store) -> Outline:
     """The outline of a plan, kept in the store if the plan is large."""
     outline = Outline.of(plan)
-    file = _file(plan.loaded, store) if len(outline) >= KEPT_FROM else None
-    if file:
-        write_table(file, outline.table)
+    name = _kept_as(plan.loaded) if len(outline) >= KEPT_FROM else None
+    if name:
+        write_table(store.storage, name, outline.table)
     return outline
 
 
-def _file(loaded: LoadedSweep, store: Store) -> Path | None:
+def _kept_as(loaded: LoadedSweep) -> str | None:
     made_from = _made_from(loaded)
-    return store.root / FOLDER / f"plan-{made_from[:16]}.parquet" if made_from else None
+    return f"{FOLDER}/plan-{made_from[:16]}.parquet" if made_from else None
 
 
 def _made_from(loaded: LoadedSweep) -> str | None:

@@ -160,7 +160,7 @@ def _context(plan: Plan, store: Store, location: str, table: pd.DataFrame) -> Re
         corpus=f"{corpus.source}, {corpus.train_count:,} examples to tune on, {corpus.eval_count} to evaluate",
         recipe=recipe,
         counts=counts,
-        store=str(store.root),
+        store=store.location,
         commands=(f"pinch run {plan.loaded.typed()}{flags}", f"pinch report {plan.loaded.typed()}{flags}"),
         generated_at=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         working_model=plan.base_source.kind == "tiny" or sweep.judge.kind == "reference",

@@ -146,15 +146,14 @@ class Standing:
         }
 
     def _waiting(self, store: Store) -> dict[int, str]:
-        holders = {}
-        held = [bytes.fromhex(key) for key in store.sessions.held()]
+        holders: dict[int, str] = {}
+        held = store.sessions.holders()
         if held:
             begin = pc.binary_slice(self.outline.keys, 0, 8)  # type: ignore[attr-defined]
-            for row in np.flatnonzero(np.asarray(pc.is_in(begin, value_set=pa.array(held, begin.type)))):  # type: ignore[attr-defined]
+            keys = pa.array(map(bytes.fromhex, held), begin.type)
+            for row in np.flatnonzero(np.asarray(pc.is_in(begin, value_set=keys))):  # type: ignore[attr-defined]
                 if not self.done[row] and self.root[row] < 0:
-                    holder = store.sessions.holder(self.outline.key(int(row)))
-                    if holder is not None:
-                        holders[int(row)] = holder
+                    holders[int(row)] = held[self.outline.key(int(row))[:16]]
         return holders
 
 

@@ -168,7 +168,7 @@ def verify(store: Store, console: Console) -> int:
         if problem is None:
             good += 1
         else:
-            bad.append(f"{path.parent.name}/{path.name}: {problem}; quarantined, the next run makes it again")
+            bad.append(f"{path}: {problem}; quarantined, the next run makes it again")
     for line in bad:
         say(console, line)
     say(console, f"{good} results hold, {len(bad)} did not.")

@@ -1,9 +1,10 @@
 """What the manifests of one kind say, compacted: one Parquet file instead of a million small ones to open.
 
-The index never says what is there: the names in the store's own folder do, which are listed at once. Beside each name
-lies its *stamp*, which is another for a result that was made again (the folder's inode). What the index knows under the
-same name and stamp is taken from it, everything else from its manifest, and whoever had to read many of them leaves a
-new index behind. So an index that is lost, damaged or behind costs time and nothing else, and `index/` may be deleted.
+The index lies in the store, wherever that is, and never says what is there: the storage does, which lists it at once.
+Beside each name comes its *stamp*, which is another for a result that was made again (a folder's inode, the ETag of a
+manifest in an object store). What the index knows under the same name and stamp is taken from it, everything else from
+its manifest, and whoever had to read many of them leaves a new index behind. So an index that is lost, damaged or
+behind costs time and nothing else, and `index/` may be deleted.
 
 It holds what does not change while a result stays: key, family, payload, facts, and when it was made. Not the files:
 those may be freed. Their sizes are checked when a manifest is read, their digests at first use and by `pinch verify`.
@@ -14,10 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.identity import KEY_SCHEMA
+from orchestrator.storage import Storage
+from trainables.errors import UserError
 
 FOLDER = "index"
 LEFT_BEHIND = 1000
@@ -127,63 +127,52 @@ class Listing:
         return _grouped(self.table["name"])
 
 
-def listed(
-    file: Path,
-    stamps: Mapping[str, str],
-    read: Callable[[str], Mapping[str, Any] | None],
-    known: Listing | None = None,
-) -> Listing:
-    """The results behind some names, with as few manifests read as can be.
+def listed(storage: Storage, kind: str, known: Listing | None = None) -> Listing:
+    """The results of a kind, with as few manifests read as can be; a new index is written where many were.
 
     Args:
-        file: the index, which need not be there; it is written where its folder's parent is, and many were read.
-        stamps: what is in the store now, name -> stamp.
-        read: name -> the manifest, or None where that is not a result.
         known: what was listed before, to begin with instead of the index.
     """
-    table = known.table if known is not None else _read(file)
+    index, stamps = f"{FOLDER}/{kind}.parquet", storage.stamps(kind)
+    table = known.table if known is not None else _read(storage, index)
     places, before = table["place"].to_pylist(), table["stamp"].to_pylist()
     same = [stamps.get(place) == stamp for place, stamp in zip(places, before, strict=True)]
     if not all(same):
         table = table.filter(pa.array(same))
     kept = {place for place, holds in zip(places, same, strict=True) if holds}
-    fresh = [name for name in stamps if name not in kept]
-    rows = [_row(name, stamps[name], manifest) for name in fresh if (manifest := read(name)) is not None]
+    fresh = {name: stamp for name, stamp in stamps.items() if name not in kept}
+    rows = [_row(name, fresh[name], entry.manifest) for name, entry in storage.read_results(kind, fresh)]
     if rows:
         table = pa.concat_tables([table, pa.Table.from_pylist(rows, schema=_SCHEMA)])
     found = Listing(table)
     if len(rows) + same.count(False) >= max(LEFT_BEHIND, len(found) // 50):
-        write_table(file, table)
+        write_table(storage, index, table)
     return found
 
 
-def write_table(file: Path, table: pa.Table) -> None:
-    """Write what can be made again, so that a reader sees the old file or the new one; where it is refused, no harm."""
-    if not file.parent.parent.is_dir() or file.parent.is_symlink():  # what is behind a link is not the store's
-        return
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
+def write_table(storage: Storage, name: str, table: pa.Table) -> None:
+    """Put down what can be made again, where there is a store to put it; where it is refused, no harm."""
+    written = pa.BufferOutputStream()
+    pq.write_table(table, written, compression="zstd", write_page_checksum=True)
     try:
-        file.parent.mkdir(exist_ok=True)
-        try:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as problem:  # a store one may only read, a full disk
-        logger.info("%s was not written (%s); what it says is read from the manifests again.", file, problem)
+        if storage.exists():
+            storage.write(name, written.getvalue().to_pybytes())
+    except (OSError, UserError) as problem:  # a store one may only read, a full disk, no answer
+        logger.info("%s was not written (%s); what it says is read from the manifests again.", name, problem)
 
 
-def read_table(file: Path, schema: pa.Schema) -> pa.Table | None:
-    """A file written by :func:`write_table`, or None where it is not there, damaged, or of another version."""
+def read_table(storage: Storage, name: str, schema: pa.Schema) -> pa.Table | None:
+    """What :func:`write_table` put down, or None where there is nothing, it is damaged, or of another version."""
     try:
-        table = pq.read_table(file, page_checksum_verification=True, memory_map=False)
+        content = storage.read(name)
+        table = None if content is None else pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
-    return table if table.schema.equals(schema, check_metadata=True) else None
+    return table if table is not None and table.schema.equals(schema, check_metadata=True) else None
 
 
-def _read(file: Path) -> pa.Table:
-    found = read_table(file, _SCHEMA)
+def _read(storage: Storage, name: str) -> pa.Table:
+    found = read_table(storage, name, _SCHEMA)
     return _SCHEMA.empty_table() if found is None else found
 
 

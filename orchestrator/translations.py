@@ -38,7 +38,7 @@ class Standing:
 def ledger_of(store: Store, translator: TranslatorSpec, language: str) -> Ledger:
     """Every answer there is of a translator in one language, by the digest of the string that was sent."""
     key = key_of({"source": SOURCE, "target": language, "translator": translator.payload()})
-    return Ledger(store.root, f"translation-{language}-{key[:16]}")
+    return store.ledger(f"translation-{language}-{key[:16]}")
 
 
 def english_examples(folder: Path, rows: dict[str, int]) -> tuple[list[Example], list[Example]]:
@@ -148,6 +148,6 @@ def _texts_here(plan: Plan, corpus: HubCorpus, store: Store) -> list[str]:
     step = next(iter(plan.corpus_steps.translations.values()))
     english = store.find("corpus", plan.corpus_steps.imports[ENGLISH].key)
     if english is not None:
-        return texts_of(*english_examples(english.path, step.payload["rows"]))
+        return texts_of(*english_examples(store.use(english), step.payload["rows"]))
     there = corpus.english()
     return texts_of(*there) if there else []

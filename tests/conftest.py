@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.store_places import gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
+
 SMALL = """
 name: small
 corpus: {source: cldr, languages: [en, fi], train_count: 64, dev_count: 4, eval_count: 6}

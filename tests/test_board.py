@@ -114,7 +114,7 @@ def test_a_quarantined_result_is_made_again(tmp_path: Path) -> None:
     board.done(claimed)
     entry = board.store.find("base", claimed.key)
     assert entry is not None
-    board.store.quarantine(entry.path, "a bit flipped")
+    board.store.quarantine(entry, "a bit flipped")
     assert [step.name for step in board.reopen()] == ["tiny"]
     assert board.claim("base") is not None
 

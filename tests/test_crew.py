@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group_table
 
 from orchestrator.run.crew import STARTS, Crew, Member, Post, on_node
 from orchestrator.run.gpus import Nodes
 from orchestrator.run.placement import Demand, Role, Seat, Size
+from orchestrator.run.trial import LaneActor
 from trainables.lane import Lane
 
 pytestmark = pytest.mark.slow
@@ -93,6 +97,12 @@ def head() -> str:
     return next(node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
 
 
+def free() -> tuple[float, float]:
+    """CPUs and GPUs that nobody has."""
+    there = ray.available_resources()
+    return there.get("CPU", 0.0), there.get("GPU", 0.0)
+
+
 def test_lanes_engines_and_judges_land_on_the_nodes_and_gpus_decided_for_them(work: Work) -> None:
     work.demands[Role.LANE] = Demand(ready=1, left=1, models=1)
     work.demands[Role.ENGINE] = Demand(ready=1, left=1, models=1)
@@ -124,11 +134,10 @@ def test_what_a_lane_leaves_goes_to_engines_and_judges_at_once(work: Work) -> No
 
 
 def test_gpus_that_others_use_are_left_to_them(work: Work) -> None:
-    theirs: Any = Waiter.options(num_gpus=1)  # type: ignore[attr-defined]
+    node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != head())
+    theirs: Any = Waiter.options(**on_node(((node, 1),)))  # type: ignore[attr-defined]
     other = theirs.remote()
-    node = ray.get(other.start.remote())
-    if node == head():
-        pytest.skip("Ray put the other's worker on the head")
+    assert ray.get(other.start.remote()) == node
     work.demands[Role.LANE] = Demand(ready=2, left=2, models=2)
     work.until(lambda: len(work.up(Role.LANE)) == 1)
     time.sleep(2)
@@ -168,3 +177,24 @@ def test_a_lanes_workers_run_on_the_nodes_that_it_is_given(cluster: Cluster) -> 
         assert sorted(lane.placed.values()) == sorted(nodes)
     finally:
         lane.stop()
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["while it comes up", "while it waits for room"])
+def test_a_lane_that_is_stopped_early_leaves_its_room_to_others(cluster: Cluster, room: bool) -> None:
+    node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != head())
+    before = free()
+    owner: Any = LaneActor.options(max_concurrency=2).remote()  # type: ignore[attr-defined]
+    settings: Any = SimpleNamespace(workers=2, cpus_per_worker=0.5 if room else 64, threads=1)
+    seat = ((node, 1),) if room else ()
+    started = owner.start.remote(settings, seat, None)
+    time.sleep(4)
+    ray.get(owner.stop.remote(), timeout=120)
+    with pytest.raises(RayError):
+        ray.get(started, timeout=30)
+    ray.kill(owner)
+    deadline = time.monotonic() + 20
+    while free() != before:
+        assert time.monotonic() < deadline, "its placement group is still there"
+        time.sleep(0.2)
+    waiting = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    assert not waiting, "none that takes room later, either"

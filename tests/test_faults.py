@@ -28,12 +28,22 @@ class Session:
     """`pinch run`, or another command, as a process of its own, with everything it started."""
 
     def __init__(
-        self, sweep: Path, store: Path, *arguments: str, path: Path | None = None, command: str = "run"
+        self,
+        sweep: Path,
+        store: Path | str,
+        *arguments: str,
+        path: Path | None = None,
+        command: str = "run",
+        folder: Path | None = None,
     ) -> None:
-        self.log = store.parent / f"{store.name}-{time.monotonic_ns()}.log"
+        """Args:
+        folder: where it runs and logs; by default beside the store.
+        """
+        folder = folder or Path(store).parent
+        self.log = folder / f"session-{time.monotonic_ns()}.log"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", command, str(sweep), "--store", str(store), *arguments],
-            cwd=store.parent,
+            cwd=folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))), "COLUMNS": "200"},
             stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,17 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(), json_values, max_size=6))
 def test_a_key_survives_being_written_and_read_back(payload: dict[str, Any]) -> None:
     assert key_of(json.loads(json.dumps(payload))) == key_of(payload)
+
+
+def test_a_step_whose_key_is_known_travels_to_another_process() -> None:
+    base = Step(kind="base", name="tiny", payload={"model": "tiny"})
+    form = Form("generation_set", {"sampling": {"seed": 0}}, {"weights": 0}, {"prompts": 6})
+    step = Step(kind="generation_set", name="m.fi", payload=form, needs=(base,))
+    known = (step.key, step.family, step.payload, step.folder)
+    there = pickle.loads(pickle.dumps(step))
+    assert (there.key, there.family, there.payload, there.folder) == known
+    fresh = Step(kind="generation_set", name="m.fi", payload=there._form, needs=there.needs)
+    assert (fresh.key, fresh.family) == known[:2], "worked out there"
 
 
 @given(st.dictionaries(st.text(), json_values, min_size=2, max_size=6))

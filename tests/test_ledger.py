@@ -5,56 +5,64 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
+
+import pytest
 
 from orchestrator.ledger import Ledger
+from orchestrator.storage import Storage
+from tests.store_places import Place
 
 
-def test_answers_are_read_back_by_another_ledger_of_the_name(tmp_path: Path) -> None:
-    Ledger(tmp_path, "a").add("k", {"text": "päivää\n", "tokens": 3})
-    assert Ledger(tmp_path, "a").read() == {"k": {"text": "päivää\n", "tokens": 3}}
-    assert Ledger(tmp_path, "b").read() == {}
+@pytest.fixture
+def storage(place: Place) -> Storage:
+    return place.open().storage
 
 
-def test_answers_that_arrive_at_once_are_kept_at_once(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "a")
+def test_answers_are_read_back_by_another_ledger_of_the_name(storage: Storage) -> None:
+    Ledger(storage, "a").add("k", {"text": "päivää\n", "tokens": 3})
+    assert Ledger(storage, "a").read() == {"k": {"text": "päivää\n", "tokens": 3}}
+    assert Ledger(storage, "b").read() == {}
+
+
+def test_answers_that_arrive_at_once_are_kept_at_once(storage: Storage) -> None:
+    ledger = Ledger(storage, "a")
     ledger.extend({"k": {"n": 1}, "l": {"n": 2}})
     ledger.add("k", {"n": 3})
-    assert Ledger(tmp_path, "a").read() == {"k": {"n": 1}, "l": {"n": 2}}
+    assert Ledger(storage, "a").read() == {"k": {"n": 1}, "l": {"n": 2}}
 
 
-def test_a_line_that_a_kill_cut_short_is_no_answer(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "a")
+def test_a_line_that_a_kill_cut_short_is_no_answer(storage: Storage) -> None:
+    ledger = Ledger(storage, "a")
     ledger.add("k", {"choice": 1})
-    file = next(ledger.folder.glob("*.jsonl"))
-    file.write_bytes(file.read_bytes() + b'{"key": "l", "answer": {"cho')
-    assert Ledger(tmp_path, "a").read() == {"k": {"choice": 1}}
+    ((name, content),) = storage.read_all(ledger.folder).items()
+    storage.write(name, content + b'{"key": "l", "answer": {"cho')
+    assert Ledger(storage, "a").read() == {"k": {"choice": 1}}
 
 
-def test_a_killed_process_loses_no_answer_that_it_had_added(tmp_path: Path) -> None:
+def test_a_killed_process_loses_no_answer_that_it_had_added(storage: Storage) -> None:
     script = (
-        "import sys, os, signal; from pathlib import Path; from orchestrator.ledger import Ledger\n"
-        "ledger = Ledger(Path(sys.argv[1]), 'a')\n"
-        "for n in range(100): ledger.add(str(n), {'n': n})\n"
+        "import sys, os, signal; from orchestrator.store import Store\n"
+        "ledger = Store(sys.argv[1]).ledger('a')\n"
+        "for n in range(50): ledger.add(str(n), {'n': n})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    ended = subprocess.run([sys.executable, "-c", script, storage.location], check=False)
     assert ended.returncode == -signal.SIGKILL
-    assert Ledger(tmp_path, "a").read() == {str(n): {"n": n} for n in range(100)}
+    assert Ledger(storage, "a").read() == {str(n): {"n": n} for n in range(50)}
 
 
-def test_two_writers_keep_both_and_agree_on_what_stands(tmp_path: Path) -> None:
-    one, two = Ledger(tmp_path, "a"), Ledger(tmp_path, "a")
+def test_two_writers_keep_both_and_agree_on_what_stands(storage: Storage) -> None:
+    one, two = Ledger(storage, "a"), Ledger(storage, "a")
     one.add("same", {"by": 1})
     two.add("same", {"by": 2})
     one.add("x", {"by": 1})
     two.add("y", {"by": 2})
-    assert Ledger(tmp_path, "a").read().keys() == {"same", "x", "y"}
-    assert Ledger(tmp_path, "a").read() == one.read() == two.read()
+    assert Ledger(storage, "a").read().keys() == {"same", "x", "y"}
+    assert Ledger(storage, "a").read() == one.read() == two.read()
 
 
-def test_a_removed_ledger_is_empty_and_can_be_written_again(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "a")
+def test_a_removed_ledger_is_empty_and_can_be_written_again(storage: Storage) -> None:
+    ledger = Ledger(storage, "a")
     ledger.add("k", {"n": 1})
     ledger.remove()
     assert ledger.read() == {}

@@ -18,10 +18,11 @@ import psutil
 import pytest
 import yaml
 
-from orchestrator import confined, sweep
+from orchestrator import sweep
 from orchestrator.identity import Step
 from orchestrator.kept_report import REPORTS, _read
 from orchestrator.plan import Plan
+from orchestrator.storage import confined
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch

@@ -43,7 +43,7 @@ def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path:
         store.publish(step, store.attempt(step), {})
         board.done(step)
 
-    searcher = ClaimingSearcher(plan, board, Lanes(), 2, lambda model: tmp_path / model.name, lambda report: None)
+    searcher = ClaimingSearcher(plan, board, Lanes(), 2, lambda model: None, lambda report: None)
     assert [searcher.suggest(f"lane-{at}")["key"] for at in range(2)] == ["", ""]
     assert searcher.suggest("early") is None, "a lane is brought up once"
     publish(board.claim("base"))

@@ -11,6 +11,7 @@ told of a dead worker instead of waiting for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from typing import Any
 
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
 from trainables.finetune import FineTuneJob, finetune
+from trainables.staging import Staging
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
 _NOTHING, _STOP = "nothing", "stop"
 """What the first worker tells the others instead of a job, which is JSON."""
+_INTRODUCED_WITHIN = 20.0
+_ABORTS_WITHIN = 90.0
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
@@ -49,11 +53,13 @@ class OutOfMemory(LaneDied):
 
 
 class Lane:
-    """A resident worker group. Not thread-safe; one job at a time.
+    """A resident worker group. Not thread-safe, but for ``stop``, which may be called while another waits; one job at a
+    time.
 
     ``workers``: processes. ``use_gpu``: one GPU each, NCCL between them; otherwise gloo on the CPU. ``resources``:
     what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``nodes``: the id
-    of the Ray node of each worker; empty leaves that to Ray.
+    of the Ray node of each worker; empty leaves that to Ray. ``staging``: turns the names in jobs into files where the
+    workers are.
     ``start_deadline``: seconds to become ready, placement and imports included. ``silence_deadline``: seconds a
     running job may say nothing.
     """
@@ -66,6 +72,7 @@ class Lane:
         env: Mapping[str, str] | None = None,
         *,
         nodes: Sequence[str] = (),
+        staging: Staging | None = None,
         start_deadline: float = 300.0,
         silence_deadline: float = 1800.0,
     ) -> None:
@@ -73,11 +80,13 @@ class Lane:
         self.resources = dict(resources or {"CPU": 1})
         self.env = dict(env or {})
         self.nodes = list(nodes)
+        self.staging = staging
         self.start_deadline, self.silence_deadline = start_deadline, silence_deadline
         self.poisoned = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._running = False
+        self._controller: Any = None
         self._ready: dict[int, Any] = {}
         self.pids: dict[int, int] = {}
         self.placed: dict[int, str] = {}
@@ -172,14 +181,19 @@ class Lane:
             thread.join(10)
         elif self.poisoned:
             thread.join(3)  # a failed job ends the run by itself
-        if thread.is_alive():
+        if thread.is_alive() and self._ready:
             for worker in self._ready.values():
                 self._quietly(partial(ray.kill, worker))
+            thread.join(20)
+        if thread.is_alive() and self._find_controller():
+            # Where it waits for room it hears this when it gives that up for a moment, after a minute at most.
+            self._quietly(lambda: ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN))
         for queue in (self._jobs, self._reports):
             self._quietly(partial(queue.shutdown, force=True))
-        thread.join(30)
+        thread.join(10)
         if thread.is_alive():
-            logger.warning("the Ray Train run of a lane did not end within 30 s of its workers being killed")
+            logger.warning("the Ray Train run of a lane did not end when it was told to")
+        self._controller = None
         self._ready, self.pids, self.placed = {}, {}, {}
         self._running = False
         shutil.rmtree(self._storage, ignore_errors=True)
@@ -192,18 +206,18 @@ class Lane:
     def _fit(self) -> None:
         """In a thread of the owner: the Train run, from start to stop."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
         from trainables.lane_config import LaneTorchConfig
+        from trainables.lane_trainer import LaneTrainer
 
         # Without a GPU of its own a worker must not see one, or DeepSpeed would take it.
         env = self.env if self.use_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", **self.env}
         settings: dict[str, Any] = {"worker_runtime_env": {"env_vars": env}} if env else {}
         where: dict[str, Any] = {"label_selector": [{NODE_ID: node} for node in self.nodes]} if self.nodes else {}
         try:
-            trainer = TorchTrainer(
+            trainer = LaneTrainer(
                 serve,
-                train_loop_config={"jobs": self._jobs, "reports": self._reports},
+                queue=self._reports,
+                train_loop_config={"jobs": self._jobs, "reports": self._reports, "staging": self.staging},
                 torch_config=LaneTorchConfig(backend="nccl" if self.use_gpu else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=self.workers,
@@ -233,7 +247,9 @@ class Lane:
             wait = 0.0 if gone else max(0.0, min(_POLL_SECONDS, deadline - time.monotonic()))
             try:
                 message: dict[str, Any] = self._reports.get(block=wait > 0, timeout=wait or None)
-                return message
+                if message["kind"] != "controller":
+                    return message
+                self._controller = message["controller"]
             except Empty:
                 if gone:
                     self.poisoned = True
@@ -243,6 +259,23 @@ class Lane:
             except RayError as problem:
                 self.poisoned = True
                 raise LaneDied(f"the lane's queue is gone: {problem}") from problem
+
+    def _find_controller(self) -> bool:
+        """During stop: whether the controller has said who it is, now or within the seconds it takes to start."""
+        from ray.exceptions import RayError
+        from ray.util.queue import Empty
+
+        deadline = time.monotonic() + _INTRODUCED_WITHIN
+        while self._controller is None and time.monotonic() < deadline:
+            try:
+                message = self._reports.get(timeout=_POLL_SECONDS)
+                if message["kind"] == "controller":
+                    self._controller = message["controller"]
+            except Empty:
+                continue  # whoever waits in start may have read it
+            except RayError:
+                break
+        return self._controller is not None
 
     def _asked(self) -> str:
         return ", ".join(f"{name} {amount:g}" for name, amount in self.resources.items()) + " each"
@@ -267,7 +300,7 @@ def serve(config: dict[str, Any]) -> None:
 
     from trainables.world import join_world
 
-    jobs, reports = config["jobs"], config["reports"]
+    jobs, reports, staging = config["jobs"], config["reports"], config.get("staging")
     world = join_world()
     here = ray.get_runtime_context()
     place = {"worker": here.current_actor, "pid": os.getpid(), "node": here.get_node_id()}
@@ -282,7 +315,8 @@ def serve(config: dict[str, Any]) -> None:
         order = _NOTHING
         if world.first:
             try:
-                order = jobs.get(timeout=_IDLE_SECONDS) or _STOP
+                text = jobs.get(timeout=_IDLE_SECONDS)
+                order = _STOP if text is None else _begun(text, staging, reports)
             except Empty:
                 pass
         order = world.told(order)
@@ -292,14 +326,43 @@ def serve(config: dict[str, Any]) -> None:
             continue
         try:
             idle = None if ended is None else time.monotonic() - ended
-            facts = finetune(FineTuneJob.model_validate_json(order), report)
-            facts["seconds_since_last_job"] = idle
+            facts = _run(FineTuneJob.model_validate_json(order), staging, world.first, idle, report)
             ended = time.monotonic()
         except BaseException as problem:
             reports.put(_said(problem, world.rank))
             raise
         if world.first:
             reports.put({"kind": "done", "facts": json.loads(json.dumps(facts))})
+
+
+def _begun(text: str, staging: Staging | None, reports: Any) -> str:
+    """On the first worker: a job with a folder to work in."""
+    if staging is None:
+        return text
+    try:
+        return staging.begin(FineTuneJob.model_validate_json(text)).model_dump_json()
+    except BaseException as problem:
+        reports.put(_said(problem, 0))
+        raise
+
+
+def _run(
+    job: FineTuneJob, staging: Staging | None, first: bool, idle: float | None, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One job on one worker; the first publishes it where there is a staging."""
+    if staging is None:
+        return finetune(job, report) | {"seconds_since_last_job": idle}
+    job = staging.bring(job)
+    try:
+        with staging.saving(job) if first else contextlib.nullcontext():
+            facts = finetune(job, report) | {"seconds_since_last_job": idle}
+        if first:
+            staging.publish(job, facts)
+    except BaseException as problem:
+        if first:
+            staging.failed(job, problem)
+        raise
+    return facts
 
 
 def _said(problem: BaseException, rank: int) -> dict[str, Any]:

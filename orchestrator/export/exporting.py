@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.export.model_card import model_card
 from orchestrator.plan import Model, Plan
-from orchestrator.store import Corrupt, Entry, Store
+from orchestrator.store import Corrupt, Store
 from trainables.base_models import BaseSource
 from trainables.engines.contract import WrongWeights
 from trainables.errors import EnvironmentProblem, UserError
@@ -76,19 +76,16 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
     source = plan.loaded.source
     if model.fine_tune is None:
         raise UserError(f"{source}: {name} is the base model, which was not tuned; name a tuned model.")
-    run = f"pinch run {plan.loaded.typed()} --store {store.root}"
+    run = f"pinch run {plan.loaded.typed()} --store {store.location}"
     failed = store.failures().get(model.fine_tune.key) or store.failures().get(model.weights.key)
     if failed:
         error = failed["error"].strip().splitlines()[-1]
         raise UserError(f"{source}: {name} failed ({error}); try it again: {run} --retry-failed")
-    try:
-        fine_tune = _used(store, "fine_tune", model.fine_tune.key)
-        selection = _used(store, "selection", model.weights.key)
-        base = _used(store, "base", plan.base.key)
-    except Corrupt as problem:
-        raise UserError(f"{store.root}: {problem}; it is in quarantine now, make it again: {run}") from None
+    fine_tune = store.find("fine_tune", model.fine_tune.key)
+    selection = store.find("selection", model.weights.key)
+    base = store.find("base", plan.base.key)
     if fine_tune is None or base is None:
-        raise UserError(f"{source}: {name} is not tuned yet in {store.root}; do it: {run}")
+        raise UserError(f"{source}: {name} is not tuned yet in {store.location}; do it: {run}")
     if selection is None:
         raise UserError(f"{source}: of {name} no checkpoint is selected yet; do it: {run}")
     folder = f"checkpoint-{selection.facts['selected']:06d}"
@@ -97,14 +94,10 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
             f"{source}: {folder} of {name} was freed by the rule runtime.keep: {plan.sweep.runtime.keep}; tune it "
             f"again into another store: pinch run {plan.loaded.typed()} --set runtime.keep=best --store OTHER"
         )
-    return _Selected(base=base.path, checkpoint=fine_tune.path / folder)
-
-
-def _used(store: Store, kind: str, key: str) -> Entry | None:
-    entry = store.find(kind, key)
-    if entry is not None:
-        store.use(entry)
-    return entry
+    try:
+        return _Selected(base=store.use(base), checkpoint=store.use(fine_tune, folder) / folder)
+    except Corrupt as problem:
+        raise UserError(f"{store.location}: {problem}; it is in quarantine now, make it again: {run}") from None
 
 
 def _base_name(source: BaseSource, commit: str | None, prepared: Path) -> BaseName:

@@ -59,7 +59,7 @@ def take_in(plan: Plan, store: Store, files: Sequence[Path], replace: bool = Fal
     """
     store.refuse_another_schema()
     asked = {item.id: (drawn, folder) for drawn, folder in stored(plan, store) for item in drawn.items}
-    sheets: dict[tuple[str, Path], dict[str, Answer]] = {}
+    sheets: dict[tuple[str, str], dict[str, Answer]] = {}
     came: dict[tuple[str, str], str] = {}
     for path in files:
         before = len(came)
@@ -79,15 +79,15 @@ def take_in(plan: Plan, store: Store, files: Sequence[Path], replace: bool = Fal
             raise UserError(f"{path}: has no answer under row 1; answer the sheet and give the file it makes.")
     for (rater, _), answers in sheets.items():
         _refuse_gaps(rater, answers, asked[next(iter(answers))][0], came)
-    return _put(sheets, asked, replace)
+    return _put(store, sheets, asked, replace)
 
 
-def _answer(where: str, cells: Mapping[str, str], asked: Mapping[str, tuple[Draw, Path]], store: Store) -> Answer:
+def _answer(where: str, cells: Mapping[str, str], asked: Mapping[str, tuple[Draw, str]], store: Store) -> Answer:
     answer = Answer(**{name: cells[name] for name in COLUMNS})
     if answer.item not in asked:
         raise UserError(
-            f"{where} has item {answer.item!r}, which no sheet of this sweep in {store.root} has; give the sweep and "
-            "the store the sheet was exported from."
+            f"{where} has item {answer.item!r}, which no sheet of this sweep in {store.location} has; give the sweep "
+            "and the store the sheet was exported from."
         )
     if not _NAME.fullmatch(answer.rater) or not answer.rater.isprintable():
         raise UserError(
@@ -114,28 +114,29 @@ def _refuse_gaps(rater: str, answers: Mapping[str, Answer], drawn: Draw, came: M
 
 
 def _put(
-    sheets: Mapping[tuple[str, Path], Mapping[str, Answer]], asked: Mapping[str, tuple[Draw, Path]], replace: bool
+    store: Store,
+    sheets: Mapping[tuple[str, str], Mapping[str, Answer]],
+    asked: Mapping[str, tuple[Draw, str]],
+    replace: bool,
 ) -> list[str]:
-    writes: dict[Path, str] = {}
+    writes: dict[str, bytes] = {}
     said = []
     for (rater, folder), answers in sheets.items():
-        path, drawn = folder / f"{rater}.csv", asked[next(iter(answers))][0]
-        text = _kept([answers[item.id] for item in drawn.items])
+        name, drawn = f"{folder}/{rater}.csv", asked[next(iter(answers))][0]
+        there, text = store.storage.read(name), _kept([answers[item.id] for item in drawn.items]).encode()
         told = f"{rater}, {language_name(drawn.language)}: {len(answers)} answers"
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if there == text:
             said.append(f"{told}, there already.")
             continue
-        if path.exists() and not replace:
+        if there is not None and not replace:
             raise UserError(
-                f"{path}: has other answers of {rater} to the same sheet; give --replace to put these in their place, "
-                "or import them under another name."
+                f"{store.location}/{name}: has other answers of {rater} to the same sheet; give --replace to put "
+                "these in their place, or import them under another name."
             )
-        said.append(f"{told}{', in the place of others' if path.exists() else ''}.")
-        writes[path] = text
-    for path, text in writes.items():
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        said.append(f"{told}{', in the place of others' if there is not None else ''}.")
+        writes[name] = text
+    for name, text in writes.items():
+        store.storage.write(name, text)
     return said
 
 
@@ -174,8 +175,8 @@ def answers_in(plan: Plan, store: Store) -> list[Said]:
     found = []
     for drawn, folder in stored(plan, store):
         items = {item.id: item for item in drawn.items}
-        for path in sorted(folder.glob("*.csv")):
-            for _, cells in read_table(path, COLUMNS):
+        for name, content in store.storage.read_all(folder).items():
+            for _, cells in read_table(Path(name), COLUMNS, content=content) if name.endswith(".csv") else ():
                 answer = Answer(**{name: cells[name] for name in COLUMNS})
                 found.append(Said(drawn.language, items[answer.item], drawn.own, answer))
     return found
@@ -190,7 +191,7 @@ def all_verdicts(plan: Plan, store: Store) -> list[Rating]:
     answers = answers_in(plan, store)
     if not answers:
         raise UserError(
-            f"{store.root}: holds no annotations of {plan.loaded.source}; make sheets with: pinch annotate export "
+            f"{store.location}: holds no annotations of {plan.loaded.source}; make sheets with: pinch annotate export "
             f"{plan.loaded.typed()} --out DIR, or name a table that ends in .csv."
         )
     return verdicts(answers, ScoreTable(plan, store))

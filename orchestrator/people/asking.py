@@ -52,7 +52,7 @@ def export(plan: Plan, store: Store, out: Path, languages: Sequence[str], count:
         said.append(f"The sweep has no more prompts than that; {count} were asked for.")
     html, table = files
     said += [f"Open in a browser, or send: {html}", f"For a spreadsheet: {table}"]
-    return [*said, f"Then: pinch annotate import {plan.loaded.typed()} FILE... --store {store.root}"]
+    return [*said, f"Then: pinch annotate import {plan.loaded.typed()} FILE... --store {store.location}"]
 
 
 def _questions(plan: Plan, store: Store, drawn: Draw) -> Iterator[Question]:
@@ -71,8 +71,8 @@ def _response(plan: Plan, store: Store, texts: Texts, step: Step, name: str) -> 
     found = texts.responses(step)
     if name not in found:
         raise UserError(
-            f"{store.root}: the response set {step.name} is not there yet; make it: "
-            f"pinch run {plan.loaded.typed()} --store {store.root}"
+            f"{store.location}: the response set {step.name} is not there yet; make it: "
+            f"pinch run {plan.loaded.typed()} --store {store.location}"
         )
     return found[name]
 

@@ -16,11 +16,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from orchestrator.identity import key_of
 from orchestrator.plan import Plan, ScoreCell
-from orchestrator.store import Store, write_json
+from orchestrator.storage.base import as_json
+from orchestrator.store import Store
 from trainables.errors import UserError
 
 FOLDER = "annotations"
@@ -97,20 +97,19 @@ def draw(plan: Plan, language: str, cells: Sequence[ScoreCell], count: int, seed
 
 def keep(store: Store, drawn: Draw) -> None:
     """Put a draw into the store; what is there already is the same."""
-    path = store.root / FOLDER / f"{drawn.language}-{drawn.key[:16]}" / DRAW
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        write_json(path, dataclasses.asdict(drawn))
+    name = f"{FOLDER}/{drawn.language}-{drawn.key[:16]}/{DRAW}"
+    store.storage.create(name, as_json(dataclasses.asdict(drawn)))
 
 
-def stored(plan: Plan, store: Store) -> Iterator[tuple[Draw, Path]]:
+def stored(plan: Plan, store: Store) -> Iterator[tuple[Draw, str]]:
     """The draws in the store whose responses are this plan's, each with the folder that keeps the answers to it."""
     known = {step.family for step in plan.of_kind("generation_set")}
-    for path in sorted((store.root / FOLDER).glob(f"*/{DRAW}")):
-        told = json.loads(path.read_text(encoding="utf-8"))
+    names = store.storage.names(FOLDER)
+    for name in (name for name in names if name.endswith(f"/{DRAW}")):
+        told = json.loads(store.storage.read(name) or b"")
         drawn = Draw(**{**told, "items": tuple(Item(**item) for item in told["items"])})
         if {drawn.own, *(item.other for item in drawn.items)} <= known:
-            yield drawn, path.parent
+            yield drawn, name.removesuffix(f"/{DRAW}")
 
 
 def _digest(*parts: str) -> str:

@@ -56,10 +56,10 @@ class Texts:
         """Instruction id -> response of a generation set; empty while it is not made."""
         if step.key in self._responses:
             return self._responses[step.key]
-        entry = self._store.find("generation_set", step.key)
+        entry = self._store.glance("generation_set", step.key)
         if entry is None:
             return {}
-        table = pq.read_table(entry.path / "responses.parquet", columns=["instruction_id", "text"]).to_pydict()
+        table = pq.read_table(entry.file("responses.parquet"), columns=["instruction_id", "text"]).to_pydict()
         texts = dict(zip(table["instruction_id"], table["text"], strict=True))
         if self._plan.model_of_step[step.key].key in self._baselines:  # the others are asked for once
             self._responses[step.key] = texts
@@ -69,8 +69,8 @@ class Texts:
         """Id -> eval example of one language; empty while its corpus is not there."""
         if language not in self._examples:
             corpus = self._plan.corpora[language]
-            entry = self._store.find(corpus.kind, corpus.key)
-            examples = read_examples(entry.path / EVAL_FILE) if entry is not None else []
+            entry = self._store.glance(corpus.kind, corpus.key)
+            examples = read_examples(entry.file(EVAL_FILE)) if entry is not None else []
             self._examples[language] = {example.id: example for example in examples}
         return self._examples[language]
 

@@ -27,6 +27,8 @@ class State(StrEnum):
 
 
 OPEN = (State.TODO, State.RUNNING, State.ELSEWHERE)
+ENOUGH = 2000
+"""Steps that are looked at to see how many models wait."""
 KINDS = {Role.LANE: ("fine_tune",), Role.ENGINE: ("selection", "generation_set"), Role.JUDGE: ("comparison",)}
 """What each role does, what comes first named first: a selection has response sets behind it."""
 
@@ -114,7 +116,7 @@ class Agenda:
             left=sum(
                 len(self.in_state(kind, state)) for kind in KINDS[role] for state in (State.TODO, State.ELSEWHERE)
             ),
-            models=len({model_of(step) for step in ready}),
+            models=len({model_of(step) for step in ready[:ENOUGH]}),
         )
 
     def _file_all(self) -> None:

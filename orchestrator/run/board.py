@@ -177,10 +177,11 @@ class Board:
         """Take back every step whose result is no longer in the store (it was quarantined); returns them."""
         self.store.refresh()
         with self._lock:
+            there = {kind: self.store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
             gone = [
                 step
                 for key, step in self.steps.items()
-                if self.agenda.states[key] is State.DONE and self.store.find(step.kind, key) is None
+                if self.agenda.states[key] is State.DONE and key not in there[step.kind]
             ]
             for step in gone:
                 self._set(step, State.TODO)

@@ -31,7 +31,7 @@ READY_WITHIN = 600.0
 """Seconds a worker has to come up (a 7B model from a slow disk, say)."""
 STARTS = 3
 """How often in a row a role's workers may fail to start before the run gives its steps up."""
-STOPS_WITHIN = 60.0
+STOPS_WITHIN = 150.0
 """Seconds a worker that was asked to stop has for that."""
 NODES_WITHIN = 1800.0
 """Seconds to wait for room on a cluster that does not grow, with nothing running here."""
@@ -184,7 +184,7 @@ class Crew:
         with self._lock:
             if self._members.pop(member.name, None) is None:
                 return
-            if self._posts[member.role].gently and member.ready is None:
+            if self._posts[member.role].gently:
                 self._leaving.append((member.actor, member.actor.stop.remote(), time.monotonic()))
             else:
                 ray.kill(member.actor)

@@ -104,7 +104,7 @@ def unwritable(store: Store) -> Iterator[None]:
         yield
     except OSError as problem:
         raise EnvironmentProblem(
-            f"{store.root}: {problem.strerror or problem}; free some space and run again"
+            f"{store.location}: {problem.strerror or problem}; free some space and run again"
         ) from problem
 
 
@@ -197,7 +197,6 @@ def select(place: Place, job: SelectionJob, engine: Any, progress: Callable[[int
     started = time.monotonic()
     assert job.weights.fine_tune is not None
     fine_tune = entry_of(store, "fine_tune", job.weights.fine_tune)
-    store.use(fine_tune)
     examples = _dev_examples(store, job)
     template = template_text(job.template, engine.tokenizer)
     prompts = [
@@ -210,15 +209,16 @@ def select(place: Place, job: SelectionJob, engine: Any, progress: Callable[[int
     ]
     greedy = Sampling(temperature=0, top_p=1, max_new_tokens=job.max_target_tokens)
     scores: dict[int, float] = {}
-    checkpoints = sorted(fine_tune.path.glob("checkpoint-*"))
+    files = fine_tune.manifest["files"]
+    checkpoints = sorted({name.split("/")[0] for name in files if name.startswith("checkpoint-")})
     for checkpoint in checkpoints:
         if len(checkpoints) == 1 and not prompts:
             break
-        engine.load(_weights(job.weights, checkpoint))
+        engine.load(_weights(job.weights, store.use(fine_tune, checkpoint) / checkpoint))
         responses = engine.generate(prompts, greedy, progress)
         pairs = zip(responses, examples, strict=True)
         values = [rouge_l(response.text, example.response or "") for response, example in pairs]
-        scores[int(checkpoint.name.removeprefix("checkpoint-"))] = sum(values) / len(values)
+        scores[int(checkpoint.removeprefix("checkpoint-"))] = sum(values) / len(values)
     best = max(scores, key=lambda step: (scores[step], -step))
     with attempt(store, job.step) as out:
         rows = [{"step": step, "rouge_l": score} for step, score in sorted(scores.items())]
@@ -237,8 +237,8 @@ def weights_of(store: Store, job: WeightsJob) -> Any:
     if job.selection is None or job.fine_tune is None:
         return _weights(job, store.use(entry_of(store, "base", job.base)))
     chosen = json.loads((store.use(entry_of(store, "selection", job.selection)) / "scores.json").read_text())
-    fine_tune = store.use(entry_of(store, "fine_tune", job.fine_tune))
-    return _weights(job, fine_tune / f"checkpoint-{chosen['selected']:06d}")
+    checkpoint = f"checkpoint-{chosen['selected']:06d}"
+    return _weights(job, store.use(entry_of(store, "fine_tune", job.fine_tune), checkpoint) / checkpoint)
 
 
 def _weights(job: WeightsJob, folder: Path) -> Any:

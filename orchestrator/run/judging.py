@@ -103,17 +103,24 @@ def account_of(plan: Plan, store: Store) -> Account | None:
     )
     if limit is None:
         return account
-    published = store.listing("comparison")
+    published, kept = store.listing("comparison"), store.ledgers()
     spent = cost_so_far(plan, store)
     for step in plan.of_kind("comparison"):
         made = published.get(step.key)
-        spent += account.cost([made.facts] if made else ledger_of(store, step).read().values())
+        if made:
+            spent += account.cost([made.facts])
+        elif _ledger_name(step) in kept:
+            spent += account.cost(ledger_of(store, step).read().values())
     return dataclasses.replace(account, spent=spent)
 
 
 def ledger_of(store: Store, step: Step) -> Ledger:
     """Where the verdicts of a comparison's family wait until they are published."""
-    return Ledger(store.root, f"comparison-{step.family[:16]}")
+    return store.ledger(_ledger_name(step))
+
+
+def _ledger_name(step: Step) -> str:
+    return f"comparison-{step.family[:16]}"
 
 
 def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[int, int], None]) -> None:

@@ -141,29 +141,29 @@ class _Floor:
     ) -> None:
         self._nodes, self._sizes = nodes, sizes
         self._demands = {role: demands.get(role, Demand()) for role in Role}
-        self._workers = {worker.name: worker for worker in workers}
+        self._workers: dict[Role, dict[Activity, dict[str, Worker]]] = {
+            role: {a: {} for a in Activity} for role in Role
+        }
         self._free = dict(nodes)
-        for worker in self._workers.values():
+        for worker in workers:
+            self._workers[worker.role][worker.activity][worker.name] = worker
             self._take(worker.seat)
+        self._new = dict.fromkeys(Role, 0)
         self.ended: list[str] = []
         self.started: list[tuple[Role, Seat]] = []
 
     # Questions
 
     def _of(self, role: Role, *activities: Activity) -> list[Worker]:
-        return [
-            worker
-            for worker in self._workers.values()
-            if worker.role is role and (not activities or worker.activity in activities)
-        ]
+        return [worker for activity in activities or Activity for worker in self._workers[role][activity].values()]
 
     def _count(self, role: Role) -> int:
-        return len(self._of(role)) + sum(started is role for started, _ in self.started)
+        return sum(map(len, self._workers[role].values())) + self._new[role]
 
     def _to_come(self, role: Role) -> int:
         """Workers that are, or will be, there for what is ready."""
-        coming = len(self._of(role, Activity.IDLE, Activity.STARTING))
-        return coming + sum(started is role for started, _ in self.started)
+        there = self._workers[role]
+        return len(there[Activity.IDLE]) + len(there[Activity.STARTING]) + self._new[role]
 
     def _may_grow(self, role: Role) -> bool:
         size = self._sizes.get(role)
@@ -252,6 +252,7 @@ class _Floor:
             return False
         self._take(seat)
         self.started.append((role, seat))
+        self._new[role] += 1
         return True
 
     def _making_room(self, role: Role, leaving: Sequence[Worker]) -> list[Worker]:
@@ -275,7 +276,7 @@ class _Floor:
         return best
 
     def _end(self, worker: Worker) -> None:
-        del self._workers[worker.name]
+        del self._workers[worker.role][worker.activity][worker.name]
         self.ended.append(worker.name)
         for node, gpus in worker.seat:
             self._free[node] += gpus

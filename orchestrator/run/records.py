@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pyarrow.parquet as pq
 from orchestrator import corpus_card
 from orchestrator.corpus_card import CorpusCards
 from orchestrator.identity import Step, key_of
+from orchestrator.keeping import remembered
 from orchestrator.kept_report import REPORTS, kept_report
+from orchestrator.mlflow_runs import STORE_ID
 from orchestrator.people.side_by_side import RULE, Chosen, as_table
 from orchestrator.plan import Model, Plan
 from orchestrator.run.board import Board, State
@@ -33,6 +36,7 @@ class Recorder:
 
     def __init__(self, plan: Plan, store: Store, board: Board) -> None:
         self.plan, self.store, self.board = plan, store, board
+        _share_name(store)
         self.tracker = Tracker(store.root, plan.sweep.name)
         self.table = ScoreTable(plan, store)
         self._chosen = Chosen(plan, store, self.table)
@@ -43,6 +47,7 @@ class Recorder:
 
     def made(self, step: Step) -> None:
         """A step was just published: tell what it changed."""
+        self.store.find(step.kind, step.key)
         if step.kind == "comparison":
             for model in dict.fromkeys(self._by_step[step.key]):
                 self.model(model)
@@ -74,15 +79,15 @@ class Recorder:
     def model(self, model: Model) -> None:
         if model.fine_tune is None or model.rule is None:
             return
-        fine_tune = self.store.find("fine_tune", model.fine_tune.key)
+        fine_tune = self.store.glance("fine_tune", model.fine_tune.key)
         if fine_tune is None:
             return
         rows = self.table.rows_of(model)
-        curve = pq.read_table(fine_tune.path / "curve.parquet").to_pandas()
-        selection = self.store.find("selection", model.weights.key)
+        curve = pq.read_table(fine_tune.file("curve.parquet")).to_pandas()
+        selection = self.store.glance("selection", model.weights.key)
         dev = None
         if selection is not None:
-            scores = json.loads((selection.path / "scores.json").read_text())["scores"]
+            scores = json.loads(selection.file("scores.json").read_text())["scores"]
             dev = {int(row["step"]): float(row["rouge_l"]) for row in scores}
         pinch = next(
             (cell.row.listed for cell in self.plan.cells if cell.model is model and cell.row.listed.kind == "pinch"),
@@ -130,7 +135,11 @@ class Recorder:
         cards = CorpusCards(self.plan, self.store)
         for model in self.plan.models:
             path = self._card(model)
-            if model.fine_tune is not None and not path.is_file() and self.store.find("fine_tune", model.fine_tune.key):
+            if (
+                model.fine_tune is not None
+                and not path.is_file()
+                and self.store.glance("fine_tune", model.fine_tune.key)
+            ):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, corpus_card.as_table(cards.mixture(model)))
                 self.model(model)
@@ -148,3 +157,21 @@ class Recorder:
             except Exception as problem:  # noqa: BLE001 - a picture that cannot be drawn ends no run
                 logger.warning("MLflow gets no report (%s); pinch report says more.", problem)
         self.tracker.close(status, timeout=timeout)  # type: ignore[arg-type]
+
+
+def _share_name(store: Store) -> None:
+    """The store has one name among the runs of an MLflow server, on whatever machine it is asked for."""
+    here = store.root / STORE_ID
+    if store.elsewhere and not here.is_file():
+        store.storage.create(STORE_ID, uuid.uuid4().hex.encode())
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(store.storage.read(STORE_ID) or b"")
+
+
+def tell_here(store: Store) -> None:
+    """Have the MLflow database of this machine say what a store elsewhere holds: every sweep that was run on it."""
+    for plan in remembered(store):
+        board = Board(plan.steps, store, lambda step, state: None)
+        recorder = Recorder(plan, store, board)
+        recorder.all()
+        recorder.close("RUNNING" if board.unfinished() else "FINISHED", timeout=300.0)

@@ -114,7 +114,7 @@ def run(
         stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {higher}"
     except OSError as problem:
         raise EnvironmentProblem(
-            f"{store.root}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
+            f"{store.location}: {problem.strerror or problem}. What is published stays; mend it and go on with: {again}"
         ) from problem
     finally:
         board.stopping.set()
@@ -153,7 +153,7 @@ def _work(
     with cluster.connected(address) as room:
         shares = cluster.share(room, small=plan.base_source.kind == "tiny")
         progress.say(shares.sentence)
-        place = Place(str(store.root), store.sessions.id)
+        place = Place(store.location, store.sessions.id)
         settings = LaneSettings(
             place=place,
             base=plan.base.key,
@@ -259,7 +259,7 @@ def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: 
     if gaps:
         say(f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
-        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.root})")
+        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.location})")
 
 
 def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:

@@ -19,14 +19,14 @@ from ray.exceptions import RayError, RayTaskError
 from orchestrator.identity import Step
 from orchestrator.run.jobs import Place
 from orchestrator.run.placement import Seat
-from orchestrator.store import Corrupt
+from orchestrator.run.staging import EXAMPLES_FILE
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
 from trainables.parallel import Parallel
+from trainables.staging import Staging
 
-EXAMPLES_FILE = "examples.parquet"
 SILENCE = 1800.0
 """Seconds a fine-tune may say nothing before its lane is given up."""
-ENDS_WITHIN = 60.0
+ENDS_WITHIN = 150.0
 """Seconds a lane has to end before its owner is killed."""
 LOOK_EVERY = 0.5
 """Seconds between two looks for the base."""
@@ -48,10 +48,19 @@ class LaneSettings:
 
 @ray.remote(num_cpus=0)
 class LaneActor:
-    """Owns one lane. ``start`` must be called, and answered, before anything else is; a lane ends with its owner."""
+    """Owns one lane. ``start`` must be called, and answered, before anything but ``stop`` is.
 
-    def start(self, settings: LaneSettings, seat: Seat) -> str:
+    Made with two threads, it can be stopped while it starts; stop it before it is killed, see `trainables.lane_trainer`.
+    """
+
+    def __init__(self) -> None:
+        self._lane: Any = None
+
+    def start(self, settings: LaneSettings, seat: Seat, staging: Staging) -> str:
         """Bring the lane up; returns a sentence about it.
+
+        Args:
+            staging: how the lane's workers, wherever they are, come by files and publish.
 
         Raises:
             LaneDied: it cannot be started.
@@ -65,6 +74,7 @@ class LaneActor:
             resources={"CPU": settings.cpus_per_worker},
             env={"OMP_NUM_THREADS": str(settings.threads)},
             nodes=nodes,
+            staging=staging,
         )
         self._lane.start()
         return f"{self._lane.workers} workers"
@@ -76,7 +86,9 @@ class LaneActor:
         return self._lane.next_report(timeout)
 
     def stop(self) -> None:
-        self._lane.stop()
+        """End the lane, also while it comes up."""
+        if self._lane is not None:
+            self._lane.stop()
 
 
 class FineTuneTrial(tune.Trainable):
@@ -93,7 +105,7 @@ class FineTuneTrial(tune.Trainable):
         return True
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._key, self._out, self._lane_name = config["key"], Path(config["out"]), config["lane"]
+        self._key, self._lane_name = config["key"], config["lane"]
         self._lane: Any = None
 
     def step(self) -> dict[str, Any]:
@@ -112,51 +124,39 @@ class FineTuneTrial(tune.Trainable):
     def _next(self) -> dict[str, Any]:
         from trainables.lane import LaneDied
 
-        step = self._steps[self._key]
-        store = self._settings.place.open()
         try:
             if self._lane is None:
-                self._begin(step)
+                self._begin(self._steps[self._key])
             message = self._ask(self._lane.next_report.remote(SILENCE))
             if message is None:
                 raise LaneDied(f"no word from the lane for {SILENCE:.0f} s")
             if message["kind"] == "report":
                 return message["report"]
-            (self._out / EXAMPLES_FILE).unlink(missing_ok=True)
-            store.publish(step, self._out, message["facts"])
             return {"done": True, "published": True, "step": self._recipe.steps}
         except (StepFailed, UserError) as problem:
             self._tear_down()
-            store.discard(self._out)
             return {"done": True, "failed": str(problem)}
         except (EnvironmentProblem, OSError) as problem:
             self._tear_down()
-            store.discard(self._out)
             return {"done": True, "broken": str(problem)}
         except LaneDied as problem:
             self._tear_down()  # what was saved stays: the next try adopts it
             return {"done": True, "lost": str(problem)}
-        except Corrupt as problem:
-            self._tear_down()
-            store.discard(self._out)
-            return {"done": True, "lost": str(problem)}
 
     def _begin(self, step: Step) -> None:
+        """Hand the fine-tune to the lane, by names: its workers may be on other machines."""
         from trainables.finetune import FineTuneJob
         from trainables.lane import LaneDied
 
         settings = self._settings
-        store = settings.place.open()
-        base = store.find("base", settings.base)
-        assert base is not None, "a fine-tune is handed out when its base is published"
         job = FineTuneJob(
             name=step.name,
-            base=store.use(base),
-            examples=self._out / EXAMPLES_FILE,
+            base=Path(settings.base),
+            examples=Path(EXAMPLES_FILE),
             recipe=self._recipe,
             seed=int(step.payload["seed"]),
             template=settings.template,
-            out=self._out,
+            out=Path(step.folder),
             resume=True,
             parallel=settings.parallel,
         )

@@ -16,9 +16,11 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -27,12 +29,11 @@ from orchestrator.plan import Model, Plan
 from orchestrator.run.agenda import Order
 from orchestrator.run.board import Board, State
 from orchestrator.run.crew import Crew, Member, Post
-from orchestrator.run.jobs import training_rows
 from orchestrator.run.placement import Demand, Role, Seat, Size
-from orchestrator.run.trial import EXAMPLES_FILE, FineTuneTrial, LaneActor, LaneSettings
+from orchestrator.run.staging import StoreStaging, order
+from orchestrator.run.trial import FineTuneTrial, LaneActor, LaneSettings
 from trainables.errors import EnvironmentProblem
 
-MIXTURE_FILE = "mixture.parquet"
 AT_ONCE = 256
 """Fine-tunes under way at once; each has a process of Tune's."""
 
@@ -67,7 +68,7 @@ class ClaimingSearcher(Searcher):
         board: Board,
         lanes: Lanes,
         first: int,
-        prepare: Callable[[Model], Path],
+        prepare: Callable[[Model], None],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         """
@@ -92,7 +93,7 @@ class ClaimingSearcher(Searcher):
             if not self._to_bring_up:
                 return None
             self._to_bring_up -= 1
-            return {"key": "", "out": "", "name": "lane", "lane": ""}
+            return {"key": "", "name": "lane", "lane": ""}
         lane = self._lanes.take(Role.LANE)
         if lane is None:
             return None
@@ -101,15 +102,14 @@ class ClaimingSearcher(Searcher):
             self._lanes.give_back(lane)
             return None
         try:
-            out = self._prepare(self._models[step.key])
+            self._prepare(self._models[step.key])
         except Exception as problem:  # noqa: BLE001  (whatever it is, the step goes back to the board)
             self._lanes.give_back(lane)
-            self._board.reopen()
             self._board.lost(step, str(problem))
             return None
         lane.step = step
         self._trials[trial_id] = lane
-        return {"key": step.key, "out": str(out), "name": step.name, "lane": lane.name}
+        return {"key": step.key, "name": step.name, "lane": lane.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._report(result)
@@ -128,6 +128,7 @@ class ClaimingSearcher(Searcher):
         elif result.get("published") and self._board.store.find("fine_tune", step.key) is not None:
             self._board.done(step)
         else:
+            self._board.reopen()  # what it needed may have been quarantined
             self._board.lost(step, str(result.get("lost") or "its trial died"), blameless)
 
     def save(self, checkpoint_path: str) -> None:
@@ -160,10 +161,10 @@ class Tuning:
 
     def post(self, size: Callable[[], Size | None]) -> Post:
         """How the crew brings lanes up."""
-        order = Order.of(self.plan)
+        in_order = Order.of(self.plan)
 
         def demand() -> Demand:
-            found = self.board.demand(Role.LANE, order.model_of)
+            found = self.board.demand(Role.LANE, in_order.model_of)
             # Without GPUs it comes up while the base is made; GPUs are not held before there is a fine-tune for them.
             return dataclasses.replace(found, soon=0 if self.crew.uses_gpus else min(1, found.left))
 
@@ -172,11 +173,20 @@ class Tuning:
         )
 
     def _hire(self, name: str, seat: Seat) -> tuple[Any, Any]:
-        options: dict[str, Any] = {"name": name}
+        options: dict[str, Any] = {"name": name, "max_concurrency": 2}
         if seat:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat[0][0], soft=False)
         actor: Any = self.lane.options(**options).remote()
-        return actor, actor.start.remote(self.settings, seat)
+        return actor, actor.start.remote(self.settings, seat, self._staging)
+
+    @cached_property
+    def _staging(self) -> Any:
+        """Where every lane finds how its workers come by files; put down once, as it names every fine-tune."""
+        steps = {step.folder: step for step in self.plan.of_kind("fine_tune")}
+        return ray.put(StoreStaging(self.settings.place, self.settings.base, steps))
+
+    def _prepare(self, model: Model) -> None:
+        order(self.board.store, self.plan, model)
 
     def _give_up(self, why: str) -> None:
         while step := self.board.claim("fine_tune"):
@@ -224,23 +234,3 @@ class Tuning:
             tuner.fit()
         except BaseException as problem:  # noqa: BLE001  (handed to the session, which is another thread)
             self.error = problem
-
-    def _prepare(self, model: Model) -> Path:
-        """An attempt folder with the training rows in it: what an interrupted try left behind, or a new one."""
-        assert model.fine_tune is not None and model.mixture is not None
-        store = self.board.store
-        out = store.adopt(model.fine_tune) or store.attempt(model.fine_tune)
-        trained = model.mixture.without(self.plan.dev)
-        corpora = {code: self.plan.corpora[code].key for code in model.mixture.languages}
-        training_rows(store, corpora, trained, out / EXAMPLES_FILE)
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        rows = sorted(model.mixture.assignment.items())
-        table = {
-            "id": [key for key, _ in rows],
-            "language": [code for _, code in rows],
-            "dev": [key in self.plan.dev for key, _ in rows],
-        }
-        pq.write_table(pa.table(table), out / MIXTURE_FILE)
-        return out

@@ -116,7 +116,7 @@ class ScoreTable:
             entry = self._comparison(cell.comparison)
             if entry is None:
                 return None
-            table = pq.read_table(entry.path / "verdicts.parquet", columns=["instruction_id", "order", "choice"])
+            table = pq.read_table(entry.file("verdicts.parquet"), columns=["instruction_id", "order", "choice"])
             self._answers[key] = judged_columns(*table.columns)
         return self._answers[key]
 
@@ -158,7 +158,7 @@ class ScoreTable:
 
     def _comparison(self, comparison: Step) -> Entry | None:
         if self._elsewhere is None:
-            return self.store.find("comparison", comparison.key)
+            return self.store.glance("comparison", comparison.key)
         return self._elsewhere.get((comparison.payload["baseline"], comparison.payload["model"]))
 
     def _comparisons_of(self, judge: str) -> dict[tuple[str, str], Entry]:
@@ -175,7 +175,7 @@ class ScoreTable:
 
     def _share(self, generation_set: Step) -> float | None:
         if generation_set.key not in self._shares:
-            entry = self.store.find("generation_set", generation_set.key)
+            entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
             self._shares[generation_set.key] = in_language_share(entry)
@@ -183,10 +183,10 @@ class ScoreTable:
 
     def _responses_of(self, generation_set: Step) -> Responses | None:
         if generation_set.key not in self._responses:
-            entry = self.store.find("generation_set", generation_set.key)
+            entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
-            self._responses[generation_set.key] = read_responses(entry.path / "responses.parquet")
+            self._responses[generation_set.key] = read_responses(entry.file("responses.parquet"))
         return self._responses[generation_set.key]
 
 
@@ -197,7 +197,7 @@ def columns(quality: bool = False) -> tuple[str, ...]:
 
 def in_language_share(entry: Entry) -> float | None:
     """Share of a response set that is in its prompt's language, over the responses long enough to tell."""
-    flags = pq.read_table(entry.path / "responses.parquet", columns=["in_language"])["in_language"]
+    flags = pq.read_table(entry.file("responses.parquet"), columns=["in_language"])["in_language"]
     told = flags.drop_null().to_numpy()
     return float(told.mean()) if len(told) else None
 

@@ -7,8 +7,10 @@ columns mean.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from trainables.errors import UserError
 
@@ -16,12 +18,15 @@ _CELL_LIMIT = 10_000_000
 
 
 def read_table(
-    path: Path, required: Collection[str], optional: Collection[str] = ()
+    path: Path, required: Collection[str], optional: Collection[str] = (), content: bytes | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV file in UTF-8 (a byte order mark is tolerated), as (row number, cell by column).
 
     Cells are stripped of white space around them; blank lines are skipped; columns beyond the asked ones are
     left out.
+
+    Args:
+        content: what it holds, where ``path`` is the name of something that is no file here.
 
     Raises:
         UserError: for a file that is missing, empty or not UTF-8, missing or doubled columns, and, when its
@@ -29,7 +34,7 @@ def read_table(
     """
     wanted = [*required, *optional]
     header: list[str] | None = None
-    for number, cells in _records(path):
+    for number, cells in _records(path, content):
         if header is None:
             header = cells
             _check_header(path, header, required, wanted)
@@ -56,11 +61,11 @@ def _check_header(path: Path, header: list[str], required: Collection[str], want
             raise UserError(f"{path}: row 1 has the column {name} {header.count(name)} times; keep one.")
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, content: bytes | None) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(_CELL_LIMIT)
     number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with _opened(path, content) as file:
             for number, cells in enumerate(csv.reader(file, strict=True), start=1):
                 stripped = [cell.strip() for cell in cells]
                 if any(stripped):
@@ -73,3 +78,9 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from None
     except csv.Error as error:
         raise UserError(f"{path}: row {number + 1} is not CSV ({error}); save the table as CSV again.") from None
+
+
+def _opened(path: Path, content: bytes | None) -> TextIO:
+    if content is None:
+        return path.open(encoding="utf-8-sig", newline="")
+    return io.StringIO(content.decode("utf-8-sig"), newline="")

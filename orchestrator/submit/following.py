@@ -78,8 +78,8 @@ class Following:
             return DONE
         self.store.create()
         if self._retry_failed:
-            for step in self.plan.steps:
-                self.store.forget_failure(step.key)
+            for key in self._failed():
+                self.store.forget_failure(key)
         futile = 0
         found = self._first_look()
         while True:
@@ -207,8 +207,8 @@ class Following:
 
     def _missing(self) -> int:
         """How many steps have no result."""
-        self.store.refresh()
-        return sum(step.key not in self.store.entries(step.kind) for step in self.plan.steps)
+        there = {kind: self.store.listing(kind) for kind in {step.kind for step in self.plan.steps}}
+        return sum(step.key not in there[step.kind] for step in self.plan.steps)
 
     def _failed(self) -> list[str]:
         """Keys of this sweep's steps that failed for good."""
@@ -223,9 +223,9 @@ class Following:
         self._line_at, self._missing_at_line = now, self._missing()
         parts = []
         for kind, label in LABELS.items():
-            steps, entries = self.plan.of_kind(kind), self.store.entries(kind)
-            if steps:
-                parts.append(f"{label} {sum(step.key in entries for step in steps)}/{len(steps)}")
+            if steps := self.plan.of_kind(kind):
+                there = self.store.listing(kind)
+                parts.append(f"{label} {sum(step.key in there for step in steps)}/{len(steps)}")
         line = ", ".join(parts)
         if line != self._line:
             self._say(f"{duration(now - self._started).rjust(6)} {line}")

@@ -9,31 +9,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from trainables.errors import EnvironmentProblem, UserError
+from trainables.errors import UserError
 
 
 def inside(folder: Path, names: Iterable[str]) -> bool:
     """Whether names are those of files below a folder: none absolute, none with ``..``, none by way of a link."""
-    parts = [PurePosixPath(name).parts for name in names]
-    if any(not part or part[0] == "/" or ".." in part for part in parts):
+    names = list(names)
+    if not lead_inside(names):
         return False
+    parts = [PurePosixPath(name).parts for name in names]
     above = {part[:depth] for part in parts for depth in range(1, len(part))}
     return not any(folder.joinpath(*part).is_symlink() for part in above)
 
 
-def files(folder: Path) -> list[str]:
-    """The files below a folder, at any depth.
+def lead_inside(names: Iterable[str]) -> bool:
+    """Whether names, wherever they will be put, lead to places below that: none absolute, none with ``..``."""
+    parts = [PurePosixPath(name).parts for name in names]
+    return all(part and part[0] != "/" and ".." not in part for part in parts)
 
-    Raises:
-        EnvironmentProblem: there is a link among them.
-    """
-    if found := links(folder):
-        raise EnvironmentProblem(f"{folder}: {found[0]} is a link, and a result holds files only")
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+def files(folder: Path) -> list[str]:
+    """The files below a folder, at any depth, sorted; a link is none."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
 
 
 def links(folder: Path) -> list[str]:
-    """The links below a folder, at any depth."""
+    """The links below a folder, at any depth; ``.`` when it is one itself."""
+    if folder.is_symlink():
+        return ["."]
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink())
 
 
