@@ -145,14 +145,15 @@ class _Tokens:
         from trainables.batches import template_text
 
         self._tokenizer: Any
-        if (base.path / "tokenizer.json").is_file():  # without torch, whose import takes seconds
+        folder = base.without_weights
+        if (folder / "tokenizer.json").is_file():  # without torch, whose import takes seconds
             from transformers import PreTrainedTokenizerFast
 
-            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(base.path)
+            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         else:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(base.path, trust_remote_code=False)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._template = template_text(template, self._tokenizer)
 
     def inputs(self, instructions: Sequence[str]) -> list[int]:

@@ -25,7 +25,7 @@ def folder_of_base(plan: Plan, store: Store) -> Path | None:
     """A folder with the base's configuration: the store's, the user's own, or the hub's local cache; None without."""
     entry = store.find("base", plan.base.key)
     if entry is not None:
-        return entry.path
+        return entry.without_weights
     source = plan.base_source
     if source.kind == "folder":
         return Path(source.where)

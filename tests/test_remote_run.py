@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,14 +43,14 @@ def test_a_sweep_runs_on_an_object_store_and_is_looked_at_from_elsewhere(
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     session = Session(small, s3.location, folder=tmp_path)
     store = s3.open()
-    until(lambda: any("state" in name for name in _attempt_files(store)) or bool(store.entries("fine_tune")), session)
+    until(_now_and_then(lambda: bool(store.entries("fine_tune"))), session, 600)
     session.kill()
     before = _published(store)
     proxy.share = 0.02
     monkeypatch.setenv("PINCH_CACHE", str(tmp_path / "driver"))
     with _machines(tmp_path) as address:
         again = Session(small, s3.location, "--address", address, folder=tmp_path)
-        until(lambda: bool(store.entries("selection")), again)
+        until(_now_and_then(lambda: bool(store.entries("selection"))), again, 600)
         proxy.down = True
         time.sleep(20)
         proxy.down = False
@@ -108,8 +108,14 @@ def _published(store: Store) -> dict[str, dict[str, object]]:
     return {entry.key: entry.manifest for entry in found}
 
 
-def _attempt_files(store: Store) -> list[str]:
-    return [name for attempt in store.storage.attempts() for name in attempt.files]
+def _now_and_then(condition: Callable[[], bool]) -> Callable[[], bool]:
+    """A condition that asks a server, asked twice a second."""
+
+    def ask() -> bool:
+        time.sleep(0.5)
+        return condition()
+
+    return ask
 
 
 def _ui(location: str, folder: Path) -> None:

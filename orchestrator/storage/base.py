@@ -58,6 +58,12 @@ class Entry:
         """A folder on this machine with all its files, as they are; see `Store.use` for proved ones."""
         return self.storage.bring(self, self.manifest["files"])
 
+    @property
+    def without_weights(self) -> Path:
+        """The same folder with at least what is not weights: all it takes to know a model's sizes and its tokens."""
+        names = [name for name in self.manifest["files"] if not name.endswith(".safetensors")]
+        return self.storage.bring(self, names)
+
     def file(self, name: str) -> Path:
         """One of its files, on this machine; where only that is needed of a large result."""
         return self.storage.bring(self, [name]) / name
