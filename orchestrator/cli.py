@@ -67,11 +67,38 @@ def run(
     overrides: SetOption = [],  # noqa: B006
     address: Annotated[str | None, typer.Option(metavar="RAY", help="A Ray cluster; default: this machine.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+    session: Annotated[str | None, typer.Option(hidden=True)] = None,
+    expect: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Do what is missing of a sweep. Also how an interrupted one goes on."""
     from orchestrator.run.session import run as run_session
 
-    raise typer.Exit(run_session(sweep_of(sweep, overrides), store, err, address, retry_failed))
+    loaded = sweep_of(sweep, overrides)
+    raise typer.Exit(run_session(loaded, store, err, address, retry_failed, session=session, expect=expect))
+
+
+@app.command(epilog="Example: pinch submit demo --address http://127.0.0.1:8265 --store s3://bucket/sweeps")
+def submit(
+    sweep: SweepArgument,
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="DASHBOARD",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
+        ),
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    overrides: SetOption = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option(help="Try again what failed for good.")] = False,
+) -> None:
+    """Run a sweep as a job on a cluster and follow it; Ctrl-C leaves it running, the same command follows it again."""
+    from orchestrator.submit.following import Following
+    from orchestrator.submit.head import Head
+
+    head = Head(address)
+    following = Following(sweep_of(sweep, overrides), store, head, err, retry_failed=retry_failed)
+    raise typer.Exit(following.run())
 
 
 @app.command(

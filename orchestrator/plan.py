@@ -149,6 +149,11 @@ class Plan:
             "judge_calls": comparisons * 2 * self.sweep.corpus.eval_count,
         }
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hex digits for all of its steps: two machines that agree on it mean the same sweep."""
+        return key_of({"steps": sorted(step.key for step in self.steps)})[:16]
+
     def find_model(self, name: str) -> Model:
         """A model by any of its names, or by at least 8 hex digits of its key.
 

@@ -48,8 +48,7 @@ def template_source(name_or_path: str) -> str:
     if PLACE in name_or_path:
         text = name_or_path
     else:
-        shipped = _TEMPLATES / f"{name_or_path}.txt"
-        path = shipped if shipped.is_file() else Path(name_or_path)
+        path = _shipped(name_or_path) if _shipped(name_or_path).is_file() else Path(name_or_path)
         if not path.is_file():
             names = ", ".join([CHAT, *sorted(file.stem for file in _TEMPLATES.glob("*.txt"))])
             raise UserError(
@@ -63,6 +62,15 @@ def template_source(name_or_path: str) -> str:
             "where the instruction goes"
         )
     return text
+
+
+def names_a_file(template: str) -> bool:
+    """Whether a recipe's template is the path of a user's file, not a shipped name or a text."""
+    return template != CHAT and PLACE not in template and not _shipped(template).is_file()
+
+
+def _shipped(name: str) -> Path:
+    return _TEMPLATES / f"{name}.txt"
 
 
 @dataclass(frozen=True)

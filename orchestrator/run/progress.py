@@ -110,7 +110,7 @@ class Progress:
         self.say(f"{self._clock()} {', '.join(parts)}{f'; {running}' if running else ''}")
 
     def _clock(self) -> str:
-        return _duration(time.monotonic() - self._started).rjust(6)
+        return duration(time.monotonic() - self._started).rjust(6)
 
     @staticmethod
     def _remaining(counts: dict[State, int]) -> int:
@@ -141,7 +141,7 @@ class Progress:
 
     def _left(self, kind: str, counts: dict[State, int]) -> str:
         seconds, left = self._pace(kind, counts)
-        return _duration(seconds * left) if seconds is not None and left else ""
+        return duration(seconds * left) if seconds is not None and left else ""
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -170,7 +170,7 @@ class Progress:
         return table
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

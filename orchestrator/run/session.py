@@ -47,6 +47,8 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     command: Literal["run", "translate"] = "run",
+    session: str | None = None,
+    expect: str | None = None,
 ) -> int:
     """Do what is missing of a sweep; returns the exit status (0 done, 1 some steps failed, 130 interrupted).
 
@@ -55,13 +57,20 @@ def run(
         address: a Ray cluster to run on; None starts Ray on this machine for the duration.
         retry_failed: try steps again whose failure is on record.
         command: ``translate`` does the translations alone, with what they need and what is put together from them.
+        session: the id to work under, where somebody waits for its heartbeat; default: a new one.
+        expect: the digest of the plan that was asked for, where it was made on another machine.
 
     Raises:
         UserError: bad input; nothing has been written then.
         EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
     """
     plan = Plan(loaded)
-    store = Store(location)
+    if expect is not None and plan.digest != expect:
+        raise UserError(
+            f"{loaded.source}: is another plan here ({plan.digest}) than where it was submitted ({expect}): the files "
+            "it names differ, or the two machines' versions of Pinch; make them equal and submit again."
+        )
+    store = Store(location, session)
     account_of(plan, store)
     check_price(plan)
     steps = plan.steps if command == "run" else _translating(plan)

@@ -1,0 +1,342 @@
+"""`pinch submit`: a sweep as a job on a Ray cluster, followed, and submitted again when it dies.
+
+Two things are known of an attempt: what Ray says of the job, and whether its session's heartbeat in the store goes
+on; the session has the submission's id, so the two can be held against each other. The heartbeat is believed. A job
+that Ray calls running and whose heart has stopped is dead (a head that was restarted says that for ever); one that
+Ray does not know and whose heart beats is alive. Only where there is no heartbeat does Ray's status decide, and what
+was made is asked of the store.
+
+A job that died is submitted again under a new id, for as long as the store moves forward. Whoever follows may go away
+and come back: the job goes on without them, and `pinch submit` finds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NoReturn, TypeVar
+
+from ray.job_submission import JobStatus
+from rich.console import Console
+
+from orchestrator.plan import Plan
+from orchestrator.run.progress import LABELS, duration
+from orchestrator.store import Store
+from orchestrator.submit.bundle import Bundle, bundle
+from orchestrator.submit.head import Head, Job
+from orchestrator.sweep import LoadedSweep
+from trainables.errors import EnvironmentProblem, Unreachable, UserError
+
+T = TypeVar("T")
+
+DONE, SOME_FAILED, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Seconds that things may take before they count as not happening."""
+
+    look_every: float = 5.0
+    line_every: float = 15.0
+    begins_within: float = 900.0
+    """From submission to the first heartbeat: a working directory unpacked, a corpus fetched."""
+    hint_after: float = 90.0
+    silent_for: float = 120.0
+    """Without heartbeat while Ray says running; a session that ended draws its report in this time."""
+    ends_within: float = 900.0
+    """The same, where every step is done: the report of a large sweep."""
+    away_for: float = 1800.0
+    """The head, or the store, does not answer: a head that is started again takes its time."""
+    pause: float = 5.0
+    """Before the next attempt; doubled for each that achieved nothing."""
+    futile: int = 3
+    """Attempts in a row that died without publishing anything."""
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How an attempt ended. ``job`` is what Ray said, where it was Ray that said so."""
+
+    how: Literal["ended", "died"]
+    why: str
+    job: Job | None = None
+
+
+class Following:
+    """One sweep on one cluster: attempts, one after another, until the store says it is done or nothing moves."""
+
+    def __init__(
+        self,
+        loaded: LoadedSweep,
+        location: str,
+        head: Head,
+        console: Console,
+        patience: Patience = Patience(),
+        retry_failed: bool = False,
+    ) -> None:
+        """Args:
+            location: the store, which this machine and every node of the cluster must see under this name.
+            retry_failed: try steps again whose failure is on record now; not those that fail from here on.
+
+        Raises:
+            UserError: bad input; nothing has been written then.
+        """
+        self.loaded, self.head, self.console, self.patience = loaded, head, console, patience
+        self.location = location if "://" in location else str(Path(location).expanduser().absolute())
+        self.plan = Plan(loaded)
+        self.store = Store(self.location)
+        self.submission = ""
+        self._retry_failed = retry_failed
+        self._seen = False
+        self._started = time.monotonic()
+        self._line, self._line_at, self._missing_at_line = "", 0.0, 0
+        self._failures: set[str] = set()
+        self._about = {"pinch_sweep": loaded.sweep.name, "pinch_store": self.location, "pinch_plan": self.plan.digest}
+
+    def run(self) -> int:
+        """Follow the sweep to its end; returns the exit status `pinch run` would have, 130 after Ctrl-C."""
+        try:
+            with bundle(self.loaded.sweep) as travels:
+                return self._run(travels)
+        except KeyboardInterrupt:
+            self._leave()
+            return INTERRUPTED
+
+    def _run(self, travels: Bundle) -> int:
+        if self._missing() == 0:
+            self._say(f"{self.plan.sweep.name}: nothing is missing.")
+            return DONE
+        self.store.create()
+        if self._retry_failed:
+            for step in self.plan.steps:
+                self.store.forget_failure(step.key)
+        futile = 0
+        found = self._first_look()
+        while True:
+            missing = self._missing()
+            if found is None:
+                self._submit(travels)
+            else:
+                self.submission, found = found, None
+                self._say(f"Following {self.submission}, which was submitted before. Ctrl-C leaves it running.")
+            self._seen = False
+            end = self._follow()
+            status = self._status(end, travels)
+            if status is not None:
+                return status
+            moved = self._missing() < missing
+            futile = 0 if moved else futile + 1
+            if futile >= self.patience.futile:
+                self._give_up(f"{futile} attempts in a row died without a new result, the last because {end.why}")
+            self._say(f"{self.submission} is lost: {end.why}. What is published stays; submitting again.")
+            self.submission = ""
+            time.sleep(self.patience.pause * 2**futile)
+
+    # One attempt
+
+    def _first_look(self) -> str | None:
+        """A job for this sweep and store that is there already; also the first word with the head.
+
+        Raises:
+            EnvironmentProblem: nothing answers; whoever types the command sees that at once.
+        """
+        try:
+            return self.head.running(self._about)
+        except Unreachable as problem:
+            raise EnvironmentProblem(
+                f"--address {problem}; start the cluster, or lay the tunnel: ray dashboard cluster.yaml"
+            ) from problem
+
+    def _submit(self, travels: Bundle) -> None:
+        self.submission = f"pinch-{self.plan.sweep.name}-{uuid.uuid4().hex[:8]}"
+        command = ["pinch", "run", travels.sweep, "--store", self.location, "--address", "auto"]
+        command += ["--session", self.submission, "--expect", self.plan.digest]
+        self._patiently(lambda: self.head.submit(self.submission, command, travels.folder, self._about))
+        self._say(f"Submitted {self.submission}. Ctrl-C leaves it running.")
+        if travels.left:
+            self._say(travels.sentence())
+
+    def _follow(self) -> End:
+        """Look at the job, its heartbeat and the store until the attempt is over.
+
+        Raises:
+            EnvironmentProblem: it never began, or the head or the store stayed away.
+        """
+        patience = self.patience
+        submitted = time.monotonic()
+        quiet: float | None = None
+        away: float | None = None
+        hinted = False
+        while True:
+            now = time.monotonic()
+            try:
+                beats, missing = self.store.sessions.alive(self.submission), self._progress()
+            except (EnvironmentProblem, OSError) as problem:
+                away, quiet = self._away(away, problem), None  # nothing is known of anybody's silence
+                time.sleep(patience.look_every)
+                continue
+            if beats:
+                self._seen, quiet, away = True, None, None
+                time.sleep(patience.look_every)
+                continue
+            quiet = now if quiet is None else quiet
+            try:
+                job, away = self.head.look(self.submission), None
+            except (Unreachable, EnvironmentProblem) as problem:
+                away = self._away(away, problem)
+                time.sleep(patience.look_every)
+                continue
+            if job is None:
+                return End("died", "its heartbeat stopped, and the head knows nothing of it, as after a restart")
+            if job.ended:
+                return End("ended", f"Ray says {job.status.value.lower()}: {job.said or 'no reason given'}", job)
+            if missing == 0:
+                if now - quiet > patience.ends_within:
+                    return End("died", "everything is made and its job does not end")
+            elif self._seen and now - quiet > patience.silent_for:
+                self._stop()
+                return End("died", f"Ray says {job.status.value.lower()}, but its heartbeat in the store stopped")
+            elif not self._seen and now - submitted > patience.begins_within:
+                self._give_up(f"its job is {job.status.value.lower()}, but {self._no_heartbeat(now - submitted)}")
+            elif not self._seen and not hinted and now - submitted > patience.hint_after:
+                hinted = True
+                self._say(f"Waiting for its heartbeat: {self._no_heartbeat(now - submitted)}")
+            time.sleep(patience.look_every)
+
+    def _status(self, end: End, travels: Bundle) -> int | None:
+        """The exit status after an attempt; None when the sweep should be submitted again.
+
+        Raises:
+            UserError: the cluster could not use the input.
+            EnvironmentProblem: what ended it would end the next one too.
+        """
+        if self._patiently(self._missing) == 0:
+            self._print_end()
+            return DONE
+        job = end.job
+        if job is None:
+            return None
+        if job.status is JobStatus.STOPPED:
+            self._say(f"{self.submission} was stopped. What is published stays; go on with: {self._again()}")
+            return INTERRUPTED
+        if job.status is JobStatus.SUCCEEDED:
+            self._give_up(
+                f"Ray says its job is done, but {self._missing()} steps are not in {self.location}; the cluster wrote "
+                "to another place of that name"
+            )
+        if job.exit_code == SOME_FAILED and (self._seen or self._failed()):
+            self._print_end()
+            self._say(f"Look: pinch status {self.loaded.source}{self._store_option()}")
+            return SOME_FAILED
+        if job.exit_code == BAD_INPUT:
+            hint = f"\n{travels.sentence()}" if travels.left else ""
+            raise UserError(f"{self.submission}: the cluster could not use what it was sent:\n{self._last()}{hint}")
+        if job.exit_code in (SOME_FAILED, ENVIRONMENT, 126, 127) and not self._seen:
+            self._give_up("its job could not begin")
+        return None
+
+    # What the store says
+
+    def _missing(self) -> int:
+        """How many steps have no result."""
+        self.store.refresh()
+        return sum(step.key not in self.store.entries(step.kind) for step in self.plan.steps)
+
+    def _failed(self) -> list[str]:
+        """Keys of this sweep's steps that failed for good."""
+        failures = self.store.failures()
+        return [step.key for step in self.plan.steps if step.key in failures]
+
+    def _progress(self) -> int:
+        """Say what changed since the last line; returns how many steps are missing."""
+        now = time.monotonic()
+        if self._line and now - self._line_at < self.patience.line_every:
+            return self._missing_at_line
+        self._line_at, self._missing_at_line = now, self._missing()
+        parts = []
+        for kind, label in LABELS.items():
+            steps, entries = self.plan.of_kind(kind), self.store.entries(kind)
+            if steps:
+                parts.append(f"{label} {sum(step.key in entries for step in steps)}/{len(steps)}")
+        line = ", ".join(parts)
+        if line != self._line:
+            self._say(f"{duration(now - self._started).rjust(6)} {line}")
+        self._line = line
+        failures = self.store.failures()
+        for key in set(self._failed()) - self._failures:
+            failure = failures[key]
+            self._say(f"Failed: {failure['kind']} {failure['name']}: {failure['error'].strip().splitlines()[-1]}")
+            self._failures.add(key)
+        return self._missing_at_line
+
+    # What is away for a while
+
+    def _away(self, since: float | None, problem: Exception) -> float:
+        now = time.monotonic()
+        if since is None:
+            self._say(f"{problem}; waiting for it to come back.")
+            return now
+        if now - since > self.patience.away_for:
+            self._give_up(f"{problem}, for {duration(now - since)} now")
+        return since
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        away = None
+        while True:
+            try:
+                return call()
+            except (Unreachable, OSError) as problem:
+                away = self._away(away, problem)
+            time.sleep(self.patience.look_every)
+
+    def _stop(self) -> None:
+        """What is left of a dead attempt should not wake up beside the next; if it does, leases keep them apart."""
+        try:
+            self.head.stop(self.submission)
+        except (Unreachable, EnvironmentProblem) as problem:
+            self._say(f"{self.submission} could not be stopped ({problem}).")
+
+    # What is said
+
+    def _no_heartbeat(self, seconds: float) -> str:
+        return (
+            f"after {duration(seconds)} there is none in {self.location}. The store must be one that every node of the "
+            "cluster sees under this name: a bucket, or a shared folder"
+        )
+
+    def _print_end(self) -> None:
+        if last := self._last():
+            self._say(f"The end of what {self.submission} printed:\n{last}")
+
+    def _last(self) -> str:
+        return self.head.last_lines(self.submission)
+
+    def _give_up(self, why: str) -> NoReturn:
+        last = f"\nThe end of what {self.submission} printed:\n{self._last()}" if self.submission else ""
+        raise EnvironmentProblem(
+            f"{self.submission or self.plan.sweep.name}: {why}. What is published stays; mend it and go on with: "
+            f"{self._again()}{last}"
+        )
+
+    def _leave(self) -> None:
+        source, store, address = self.loaded.source, self._store_option(), self.head.address
+        if not self.submission:
+            self._say(f"No job is running now. What is published stays; go on with: {self._again()}")
+            return
+        self._say(f"{self.submission} goes on without this command.")
+        self._say(f"  Look:   pinch status {source}{store} | ray job logs {self.submission} --address {address}")
+        self._say(f"  Follow: {self._again()}")
+        self._say(f"  Stop:   ray job stop {self.submission} --address {address}")
+
+    def _again(self) -> str:
+        return f"pinch submit {self.loaded.source} --address {self.head.address}{self._store_option()}"
+
+    def _store_option(self) -> str:
+        return f" --store {shlex.quote(self.location)}"
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
