@@ -30,8 +30,10 @@ DEAD_AFTER = 30.0
 
 
 def _boot_id() -> str:
+    """Where a pid means the same process: this boot of this machine and, in a container, its own process namespace."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return f"{socket.gethostname()}-{int(psutil.boot_time())}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,12 +22,14 @@ from orchestrator.submit.bundle import FILE_SETTINGS, bundle, named_files
 from orchestrator.submit.head import Head
 from orchestrator.sweep import CldrSource, FilesSource, HubSource, Sweep, load
 from tests.conftest import SMALL, Pinch
-from tests.ray_head import RayHead
+from tests.ray_head import ROOT, RayHead
 from tests.test_faults import digests
 from trainables.errors import UserError
 from trainables.judges.specs import LocalJudge, RemoteJudge
 from trainables.recipe import Recipe
 from trainables.translators.specs import GoogleTranslator, LocalTranslator, OpenAITranslator
+
+_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 # What travels
 
@@ -137,6 +140,32 @@ def test_a_cluster_that_would_do_something_else_refuses(small: Path, pinch: Pinc
     done = pinch("run", small, "--store", tmp_path / "store", "--expect", "0" * 16, check=2)
     assert "another plan" in done.stderr
     assert not (tmp_path / "store").exists()
+
+
+# Whose heart beats
+
+
+def test_a_session_in_a_container_beside_us_is_not_dead_because_its_pid_is_not_ours(tmp_path: Path) -> None:
+    beating = "import sys, time; from orchestrator.store import Store; store = Store(sys.argv[1], 'contained'); "
+    beating += "store.create(); store.sessions.start('in a container'); time.sleep(60)"
+    unshare = ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this process may not have a process namespace of its own")
+    contained = subprocess.Popen([*unshare, sys.executable, "-c", beating, str(tmp_path)], env=_ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "sessions" / "contained.json").exists():
+            assert contained.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        store = Store(tmp_path)
+        assert json.loads((tmp_path / "sessions" / "contained.json").read_text())["pid"] < 10, (
+            "a pid of its own namespace"
+        )
+        assert store.sessions.alive("contained")
+    finally:
+        contained.kill()
+        contained.wait()
 
 
 # On a real head
