@@ -8,6 +8,7 @@ module to say.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +24,12 @@ from trainables.errors import EnvironmentProblem, Unreachable, UserError
 
 PATIENCE = 30.0
 """Seconds the head has for each answer."""
-_LAST_LINES = 20
+_LAST_LINES = 15
 
 T = TypeVar("T")
+
+for _chatty in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Job:
     exit_code: int | None
     """The driver's exit status; None where it has none, or nobody saw it."""
     said: str
+    """Why, in Ray's words, without the logs it adds."""
 
     @property
     def ended(self) -> bool:
@@ -80,7 +85,8 @@ class Head:
         found = self._ask(lambda client: client.get_job_info(submission), unknown=None)
         if found is None:
             return None
-        return Job(found.status, found.driver_exit_code, (found.message or "").strip())
+        said = (found.message or "").partition(", last available logs")[0].strip().partition("\n")[0]
+        return Job(found.status, found.driver_exit_code, said.rstrip("."))
 
     def running(self, about: Mapping[str, str]) -> str | None:
         """The submission id of a job that was submitted with this ``about`` and has not ended, as far as Ray knows."""
