@@ -15,11 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from ray.job_submission import JobStatus
 
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.submit.bundle import FILE_SETTINGS, bundle, named_files
-from orchestrator.submit.head import Head
+from orchestrator.submit.conclusion import Known, Patience, conclude
+from orchestrator.submit.head import Head, Job
 from orchestrator.sweep import CldrSource, FilesSource, HubSource, Sweep, load
 from tests.conftest import SMALL, Pinch
 from tests.ray_head import ROOT, RayHead
@@ -168,18 +170,44 @@ def test_a_session_in_a_container_beside_us_is_not_dead_because_its_pid_is_not_o
         contained.wait()
 
 
+PATIENCE = Patience()
+RUNNING, FAILED, SUCCEEDED = (Job(JobStatus[name], None, "") for name in ("RUNNING", "FAILED", "SUCCEEDED"))
+LONG = 10_000.0
+CASES = {
+    "running, and silent for a moment": (RUNNING, True, 1.0, 500.0, 5, None),
+    "running, and silent": (RUNNING, True, LONG, LONG, 5, "silent"),
+    "running, everything made, drawing its report": (RUNNING, True, PATIENCE.silent_for + 1, LONG, 0, None),
+    "running, everything made, and stuck": (RUNNING, True, LONG, LONG, 0, "not ending"),
+    "running, not begun yet": (RUNNING, False, 100.0, 100.0, 5, None),
+    "running, never begun": (RUNNING, False, LONG, LONG, 5, "not begun"),
+    "forgotten by Ray": (None, True, 0.0, 100.0, 5, "forgotten"),
+    "failed": (FAILED, True, 0.0, 100.0, 5, "ended"),
+    "succeeded": (SUCCEEDED, True, 0.0, 100.0, 0, "ended"),
+    "succeeded, results not seen yet": (SUCCEEDED, True, 1.0, 100.0, 5, None),
+    "succeeded, results missing": (SUCCEEDED, True, LONG, LONG, 5, "ended"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_a_heartbeat_rays_word_counts_for_what_it_is_worth(case: str) -> None:
+    job, seen, quiet, age, missing, how = CASES[case]
+    end = conclude(Known(job=job, seen=seen, quiet=quiet, age=age, missing=missing), PATIENCE)
+    assert (end.how if end else None) == how
+
+
 # On a real head
 
 FOLLOW = """
 import sys
 from rich.console import Console
-from orchestrator.submit.following import Following, Patience
+from orchestrator.submit.conclusion import Patience
+from orchestrator.submit.following import Following
 from orchestrator.submit.head import Head
 from orchestrator.sweep import load
 from trainables.errors import EnvironmentProblem
 
 sweep, store, address = sys.argv[1:]
-patience = Patience(look_every=0.5, line_every=2, silent_for=5, hint_after=20, away_for=120, pause=0.2)
+patience = Patience(look_every=0.5, line_every=2, silent_for=5, settles_within=3, away_for=120, pause=0.2)
 try:
     sys.exit(Following(load(sweep), store, Head(address), Console(stderr=True), patience).run())
 except EnvironmentProblem as problem:

@@ -1,24 +1,19 @@
 """`pinch submit`: a sweep as a job on a Ray cluster, followed, and submitted again when it dies.
 
-Two things are known of an attempt: what Ray says of the job, and whether its session's heartbeat in the store goes
-on; the session has the submission's id, so the two can be held against each other. The heartbeat is believed. A job
-that Ray calls running and whose heart has stopped is dead (a head that was restarted says that for ever); one that
-Ray does not know and whose heart beats is alive. Only where there is no heartbeat does Ray's status decide, and what
-was made is asked of the store.
-
-A job that died is submitted again under a new id, for as long as the store moves forward. Whoever follows may go away
-and come back: the job goes on without them, and `pinch submit` finds it.
+An attempt's session in the store has the submission's id, so that its heartbeat and Ray's word can be held against each
+other; `orchestrator.submit.conclusion` says what follows from them. A job that died is submitted again under a new id,
+for as long as the store moves forward. Whoever follows may go away and come back: the job goes on without them, and
+`pinch submit` finds it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from ray.job_submission import JobStatus
 from rich.console import Console
@@ -27,43 +22,14 @@ from orchestrator.plan import Plan
 from orchestrator.run.progress import LABELS, duration
 from orchestrator.store import Store
 from orchestrator.submit.bundle import Bundle, bundle
-from orchestrator.submit.head import Head, Job
+from orchestrator.submit.conclusion import End, Known, Patience, conclude
+from orchestrator.submit.head import Head
 from orchestrator.sweep import LoadedSweep
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 
 T = TypeVar("T")
 
 DONE, SOME_FAILED, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Patience:
-    """Seconds that things may take before they count as not happening."""
-
-    look_every: float = 5.0
-    line_every: float = 15.0
-    begins_within: float = 900.0
-    """From submission to the first heartbeat: a working directory unpacked, a corpus fetched."""
-    hint_after: float = 90.0
-    silent_for: float = 120.0
-    """Without heartbeat while Ray says running; a session that ended draws its report in this time."""
-    ends_within: float = 900.0
-    """The same, where every step is done: the report of a large sweep."""
-    away_for: float = 1800.0
-    """The head, or the store, does not answer: a head that is started again takes its time."""
-    pause: float = 5.0
-    """Before the next attempt; doubled for each that achieved nothing."""
-    futile: int = 3
-    """Attempts in a row that died without publishing anything."""
-
-
-@dataclasses.dataclass(frozen=True)
-class End:
-    """How an attempt ended. ``job`` is what Ray said, where it was Ray that said so."""
-
-    how: Literal["ended", "died"]
-    why: str
-    job: Job | None = None
 
 
 class Following:
@@ -117,7 +83,7 @@ class Following:
         futile = 0
         found = self._first_look()
         while True:
-            missing = self._missing()
+            missing = self._patiently(self._missing)
             if found is None:
                 self._submit(travels)
             else:
@@ -128,7 +94,7 @@ class Following:
             status = self._status(end, travels)
             if status is not None:
                 return status
-            moved = self._missing() < missing
+            moved = self._patiently(self._missing) < missing
             futile = 0 if moved else futile + 1
             if futile >= self.patience.futile:
                 self._give_up(f"{futile} attempts in a row died without a new result, the last because {end.why}")
@@ -175,36 +141,27 @@ class Following:
             now = time.monotonic()
             try:
                 beats, missing = self.store.sessions.alive(self.submission), self._progress()
+                if beats:
+                    self._seen, quiet, away = True, None, None
             except (EnvironmentProblem, OSError) as problem:
-                away, quiet = self._away(away, problem), None  # nothing is known of anybody's silence
-                time.sleep(patience.look_every)
-                continue
-            if beats:
-                self._seen, quiet, away = True, None, None
-                time.sleep(patience.look_every)
-                continue
-            quiet = now if quiet is None else quiet
-            try:
-                job, away = self.head.look(self.submission), None
-            except (Unreachable, EnvironmentProblem) as problem:
+                beats, quiet = True, None  # nothing is known of anybody's silence
                 away = self._away(away, problem)
-                time.sleep(patience.look_every)
-                continue
-            if job is None:
-                return End("died", "its heartbeat stopped, and the head knows nothing of it, as after a restart")
-            if job.ended:
-                return End("ended", f"Ray says {job.status.value.lower()}: {job.said or 'no reason given'}", job)
-            if missing == 0:
-                if now - quiet > patience.ends_within:
-                    return End("died", "everything is made and its job does not end")
-            elif self._seen and now - quiet > patience.silent_for:
-                self._stop()
-                return End("died", f"Ray says {job.status.value.lower()}, but its heartbeat in the store stopped")
-            elif not self._seen and now - submitted > patience.begins_within:
-                self._give_up(f"its job is {job.status.value.lower()}, but {self._no_heartbeat(now - submitted)}")
-            elif not self._seen and not hinted and now - submitted > patience.hint_after:
-                hinted = True
-                self._say(f"Waiting for its heartbeat: {self._no_heartbeat(now - submitted)}")
+            if not beats:
+                quiet = now if quiet is None else quiet
+                try:
+                    job, away = self.head.look(self.submission), None
+                except (Unreachable, EnvironmentProblem) as problem:
+                    away = self._away(away, problem)
+                else:
+                    age = now - submitted
+                    end = conclude(
+                        Known(job=job, seen=self._seen, quiet=now - quiet, age=age, missing=missing), patience
+                    )
+                    if end is not None:
+                        return end
+                    if not self._seen and not hinted and age > patience.hint_after:
+                        hinted = True
+                        self._say(f"Waiting for its heartbeat: {self._no_heartbeat(age)}.")
             time.sleep(patience.look_every)
 
     def _status(self, end: End, travels: Bundle) -> int | None:
@@ -218,7 +175,14 @@ class Following:
             self._print_end()
             return DONE
         job = end.job
-        if job is None:
+        if end.how == "not begun":
+            self._give_up(
+                f"{end.why}: {self._no_heartbeat(self.patience.begins_within)}. It was left as it is; it ends with ray "
+                f"job stop {self.submission} --address {self.head.address}"
+            )
+        if end.how == "silent":
+            self._stop()
+        if end.how != "ended" or job is None:
             return None
         if job.status is JobStatus.STOPPED:
             self._say(f"{self.submission} was stopped. What is published stays; go on with: {self._again()}")
