@@ -55,6 +55,8 @@ def main(folder: Path) -> None:
                 ["pinch", "scores", "sweep.yaml", "--store", str(folder / "store")], cwd=folder, stdout=file, check=True
             )
     finally:
+        for log in Path("/tmp/ray/session_latest/logs").glob("monitor.*"):
+            (folder / f"{log.stem}-{log.suffix[1:]}.log").write_bytes(log.read_bytes())
         run(folder, "down", "ray", "down", "-y", str(config))
         until("no Ray process is left", lambda: not ray_processes(), 60)
     seen["left"] = ray_processes()
@@ -105,7 +107,11 @@ def start_sshd(folder: Path) -> None:
 
 
 def write_config(folder: Path) -> Path:
-    """A head that runs no work and one worker; their start commands have no `ray stop`, for both are this machine."""
+    """A head that runs no work and one worker, which are one machine.
+
+    So their start commands have no `ray stop`, and each has a /tmp/ray of its own: a node that comes back unpacks a
+    job's working directory anew, and in one shared folder it would pull it away from under the others.
+    """
     common = "--object-store-memory=200000000 --num-gpus=0 --disable-usage-stats"
     config = {
         "cluster_name": "in-a-namespace",
@@ -116,7 +122,8 @@ def write_config(folder: Path) -> Path:
             "--autoscaling-config=~/ray_bootstrap_config.yaml"
         ],
         "worker_start_ray_commands": [
-            f"ray start --address={HEAD}:6379 --node-ip-address={WORKER} --num-cpus=2 {common}"
+            "mkdir -p /tmp/ray && unshare --mount sh -c 'mount -t tmpfs tmpfs /tmp/ray && "
+            f"ray start --address={HEAD}:6379 --node-ip-address={WORKER} --num-cpus=2 {common}'"
         ],
     }
     path = folder / "cluster.yaml"
@@ -161,12 +168,11 @@ def kill_node(address: str) -> int:
 
 
 def alive() -> list[str]:
-    """Addresses of the nodes that the head counts as alive."""
-    answer = requests.get(
-        f"{DASHBOARD}/nodes?view=summary", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
-    ).json()
-    nodes = answer["data"]["summary"]
-    return [node["raylet"]["nodeManagerAddress"] for node in nodes if node["raylet"].get("state") == "ALIVE"]
+    """Addresses of the nodes that the head counts as alive; from the State API, for the dashboard's page lags behind."""
+    answer = requests.get(f"{DASHBOARD}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
+    answer.raise_for_status()
+    nodes = answer.json()["data"]["result"]["result"]
+    return [node["node_ip"] for node in nodes if node["state"] == "ALIVE"]
 
 
 def ray_processes() -> list[str]:
