@@ -16,7 +16,7 @@ export VLLM_NO_USAGE_STATS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-all lint audit lock environment clean
+.PHONY: demo test test-all test-cluster lint audit lock environment clean
 
 demo: $(VENV)/installed  ## the main job, then where to look
 	$(BIN)/pinch run demo
@@ -30,6 +30,11 @@ test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language m
 	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES),--ignore=$(f))
 	$(BIN)/python -m pytest -m slow $(ENGINES)
+
+test-cluster: $(VENV)/installed  ## `ray up`, a sweep, a lost worker, `ray down`; in namespaces of its own, so as root
+	@for tool in /usr/sbin/sshd rsync ip unshare; do command -v $$tool >/dev/null || \
+	  { echo "make test-cluster needs $$tool: apt-get install --no-install-recommends openssh-server rsync iproute2 util-linux"; exit 1; }; done
+	$(BIN)/python -m pytest -m slow tests/test_ray_up.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
