@@ -168,7 +168,7 @@ def kill_node(address: str) -> int:
 
 
 def alive() -> list[str]:
-    """Addresses of the nodes that the head counts as alive; from the State API, for the dashboard's page lags behind."""
+    """Addresses of the nodes that the head counts as alive; from the State API: the dashboard's page lags behind."""
     answer = requests.get(f"{DASHBOARD}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
     answer.raise_for_status()
     nodes = answer.json()["data"]["result"]["result"]

@@ -206,6 +206,7 @@ class Lane:
     def _fit(self) -> None:
         """In a thread of the owner: the Train run, from start to stop."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
+
         from trainables.lane_config import LaneTorchConfig
         from trainables.lane_trainer import LaneTrainer
 

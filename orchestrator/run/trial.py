@@ -50,7 +50,7 @@ class LaneSettings:
 class LaneActor:
     """Owns one lane. ``start`` must be called, and answered, before anything but ``stop`` is.
 
-    Made with two threads, it can be stopped while it starts; stop it before it is killed, see `trainables.lane_trainer`.
+    Made with two threads, it can be stopped while it starts; stop it before it is killed, see `lane_trainer`.
     """
 
     def __init__(self) -> None:

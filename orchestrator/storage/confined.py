@@ -31,9 +31,7 @@ def lead_inside(names: Iterable[str]) -> bool:
 def files(folder: Path) -> list[str]:
     """The files below a folder, at any depth, sorted; a link is none."""
     return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink()
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
     )
 
 

@@ -255,7 +255,8 @@ class ObjectStore(Bucket, Storage):
                 raise FileNotFoundError(f"{self.location}: attempt {name} is not there any more")
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
-            prefix, files = "/".join((str(record["kind"]), *_split(name))), [name for name in record["files"] if confined.lead_inside([name])]
+            prefix = "/".join((str(record["kind"]), *_split(name)))
+            files = [file for file in record["files"] if confined.lead_inside([file])]
 
             def download(file: str) -> None:
                 (path / file).parent.mkdir(parents=True, exist_ok=True)
