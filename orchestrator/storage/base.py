@@ -290,9 +290,9 @@ def sound(manifest: Any, kind: str, key16: str) -> bool:
     """Whether something is the manifest of the result at a place, and names nothing outside of it."""
     if not isinstance(manifest, dict) or manifest.get("kind") != kind or not key16:
         return False
-    if str(manifest.get("key", ""))[:16] != key16:
+    if str(manifest.get("key", ""))[:16] != key16 or not isinstance(manifest.get("files"), dict):
         return False
-    return confined.lead_inside(manifest.get("files", {}))
+    return confined.lead_inside(manifest["files"])
 
 
 def without(manifest: Manifest, names: Iterable[str]) -> tuple[Manifest, dict[str, dict[str, Any]]]:

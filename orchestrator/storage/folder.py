@@ -215,7 +215,9 @@ class Folder(Storage):
     def _entry(self, place: PurePosixPath, sizes: bool = True) -> Entry | None:
         folder = self.root / place
         manifest = parsed(self.read(str(place / MANIFEST))) if folder.is_dir() and not folder.is_symlink() else None
-        if not sound(manifest, place.parent.name, place.name[-16:]) or not confined.inside(folder, manifest["files"]):
+        if manifest is None or not sound(manifest, place.parent.name, place.name[-16:]):
+            return None
+        if not confined.inside(folder, manifest["files"]):
             return None
         if sizes:
             for name, expected in manifest["files"].items():
