@@ -134,6 +134,7 @@ class Runtime(Spec):
     offload: Literal["auto"] | bool = runtime("auto", description="gradients and optimizer in main memory")
     gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
     canary: Literal["auto"] | bool = runtime("auto", description="one comparison first; auto: on several nodes")
+    silence: float = runtime(1800, gt=0, description="seconds a lane, engine or judge may say nothing; then, another")
     keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[

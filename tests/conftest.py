@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import Session
 from tests.store_places import gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
 
 SMALL = """
@@ -37,6 +39,25 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of that sweep, after a run in which nothing went wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "small.yaml").write_text(SMALL)
+    session = Session(folder / "small.yaml", folder / "store")
+    assert session.wait() == 0, session.text()
+    return folder / "store"
+
+
+@pytest.fixture
+def begun(undisturbed: Path, tmp_path: Path) -> Path:
+    """A store that holds the base and the corpora of that sweep only."""
+    (tmp_path / "store").mkdir()
+    for kind in ("base", "corpus"):
+        shutil.copytree(undisturbed / kind, tmp_path / "store" / kind)
+    return tmp_path / "store"
 
 
 Pinch = Callable[..., subprocess.CompletedProcess[str]]

@@ -40,7 +40,10 @@ exec {python} -m orchestrator.cli "$@"
 class RayHead:
     """`ray start --head` as a process of its own; what it starts ends with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, more: dict[str, str] | None = None) -> None:
+        """Args:
+        more: of its environment.
+        """
         # Ray's sockets lie in here, and the path of a socket may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
@@ -65,6 +68,7 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0",
             "HF_HUB_OFFLINE": "1",
             _MARK: str(self.folder),
+            **(more or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._life = 0

@@ -16,8 +16,8 @@ from orchestrator.run.canary import chain, sentence
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
+from tests.faults import Session
 from tests.test_cluster_doctor import cluster  # noqa: F401  (a fixture)
-from tests.test_faults import Session, base, store  # noqa: F401
 
 GRID = SMALL.replace("languages: [en, fi]", "languages: [en, es, fi]")
 
@@ -121,23 +121,23 @@ def test_the_setting_is_runtime_and_says_what_it_may_be(setting: str, value: Any
 @pytest.mark.timeout(1200)
 def test_on_two_nodes_the_first_comparison_is_there_before_other_fine_tunes(
     cluster: Any,  # noqa: F811
-    store: Path,  # noqa: F811
+    begun: Path,
     tmp_path: Path,
     pinch: Pinch,
 ) -> None:
     cluster.add_node(num_cpus=2)
     sweep = tmp_path / "small.yaml"
     sweep.write_text(SMALL.replace("percents: [50]", "percents: [25, 50]"))
-    session = Session(sweep, store, "--address", cluster.address)
+    session = Session(sweep, begun, "--address", cluster.address)
     assert session.wait() == 0, session.text()
     assert "Canary: comparison " in session.text()
     made = {
         kind: sorted((json.loads(path.read_text())["made"]["at"], path.parent.name) for path in paths)
         for kind in ("fine_tune", "comparison")
-        if (paths := list((store / kind).glob("*/manifest.json")))
+        if (paths := list((begun / kind).glob("*/manifest.json")))
     }
-    (begun, _), *_ = made["comparison"]
-    assert len([at for at, _ in made["fine_tune"] if at <= begun]) == 2, made
+    (compared, _), *_ = made["comparison"]
+    assert len([at for at, _ in made["fine_tune"] if at <= compared]) == 2, made
     assert len(made["fine_tune"]) == 4
-    board = Board(Plan(load(str(sweep))).steps, Store(store), lambda *_: None)
+    board = Board(Plan(load(str(sweep))).steps, Store(begun), lambda *_: None)
     assert all(board.state(step) is State.DONE for step in board.steps.values())

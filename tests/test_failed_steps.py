@@ -13,7 +13,7 @@ from orchestrator.run.board import TRIES, Board, State
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
-from tests.test_faults import Session, base, store  # noqa: F401  (fixtures)
+from tests.faults import Session
 
 IN_A_LANE = (
     "ValueError on worker 1: the rows do not fit\nTraceback (most recent call last):\n  File x\nValueError: not this"
@@ -111,7 +111,7 @@ def test_what_a_run_gave_up_is_said_and_tried_again_by_the_next(opened: tuple[Pl
 @pytest.mark.slow
 def test_a_fine_tune_that_fails_for_good_leaves_the_rest_done_and_is_explained(
     tmp_path: Path,
-    store: Path,  # noqa: F811
+    begun: Path,
     pinch: Pinch,
 ) -> None:
     sweep = tmp_path / "small.yaml"
@@ -119,20 +119,20 @@ def test_a_fine_tune_that_fails_for_good_leaves_the_rest_done_and_is_explained(
     text = SMALL.replace("learning_rate: 2.0e-3", "learning_rate: 1.0e+30")
     before, _, after = text.partition("studies:")
     sweep.write_text(before + studies + after.partition("runtime:")[2])
-    session = Session(sweep, store)
+    session = Session(sweep, begun)
     assert session.wait() == 1, session.text()
     assert "Failed: fine_tune mono-en: " in session.text()
-    there = Store(store)
+    there = Store(begun)
     failures = there.failures()
     assert {failure["kind"] for failure in failures.values()} == {"fine_tune"}
-    said = pinch("status", sweep, "--store", store).stderr
+    said = pinch("status", sweep, "--store", begun).stderr
     for failure in failures.values():
         assert "learning_rate" in failure["error"]
         assert f"Failed: fine_tune {failure['name']}: {in_a_sentence(failure['error'])}" in said
-    rows = json.loads(pinch("status", sweep, "--store", store, "--json").stdout)
+    rows = json.loads(pinch("status", sweep, "--store", begun, "--json").stdout)
     assert rows["counts"]["fine_tune"] == {"failed": len(failures)}
     assert {row["state"] for row in rows["steps"]} == {"failed", "blocked"}, "all that could be done is"
     assert rows["counts"]["generation_set"]["done"] == 2, "the base's responses need no fine-tune"
-    again = Session(sweep, store)
+    again = Session(sweep, begun)
     assert again.wait() == 1, again.text()
     assert "Engine ready" not in again.text(), "nothing is tried again unasked"

@@ -24,8 +24,8 @@ from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
+from tests.faults import Session, until
 from tests.judge_server import JudgeServer, fails, says
-from tests.test_faults import Session, until
 from trainables.judges import calls_for
 from trainables.judges.prompt import load_prompt
 from trainables.judges.remote import EndpointJudge

@@ -24,9 +24,9 @@ import pytest
 from orchestrator.storage import Entry
 from orchestrator.store import Store
 from tests.conftest import Pinch
+from tests.faults import Session, until
 from tests.object_servers import SECRET, Proxy, free_port
 from tests.store_places import Place
-from tests.test_faults import Session, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -6,11 +6,8 @@ that wants a password, the report. Then every byte that was written is looked at
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,10 +19,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.mlflow_ui import ui_command
 from tests.conftest import SMALL, Pinch
+from tests.faults import Session
 from tests.judge_server import JudgeServer, says
-from tests.test_faults import Session
+from tests.mlflow_server import mlflow_server
+from tests.object_servers import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -71,19 +69,9 @@ def mlflow(tmp_path: Path) -> Iterator[int]:
     """An MLflow server with a database and artifacts of its own; its port."""
     folder = tmp_path / "mlflow"
     folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command, more = ui_command(folder, "127.0.0.1", port)
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env={**os.environ, **more}, stdout=log, stderr=log, start_new_session=True)
-    deadline = time.monotonic() + 90
-    while socket.socket().connect_ex(("127.0.0.1", port)):
-        assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
-        time.sleep(0.2)
-    yield port
-    os.killpg(server.pid, signal.SIGTERM)  # its workers too
-    server.wait(30)
+    port = free_port()
+    with mlflow_server(folder, port):
+        yield port
 
 
 def listening(process: psutil.Process) -> set[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from orchestrator.submit.conclusion import Known, Patience, conclude
 from orchestrator.submit.head import Head, Job
 from orchestrator.sweep import CldrSource, FilesSource, HubSource, Sweep, load
 from tests.conftest import SMALL, Pinch
+from tests.faults import digests
+from tests.object_servers import free_port
 from tests.ray_head import ROOT, RayHead
-from tests.test_faults import digests
 from trainables.errors import UserError
 from trainables.judges.specs import LocalJudge, RemoteJudge
 from trainables.recipe import Recipe
@@ -378,8 +380,32 @@ def test_a_job_that_ray_calls_running_is_dead_when_its_heart_stands_still(
     assert missing(sweep, store) == 0
 
 
+@pytest.fixture(params=["nothing", "Redis"])
+def remembering(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RayHead]:
+    """A head that remembers nothing of its life before, or, by Redis, all of it."""
+    if request.param == "nothing":
+        yield request.getfixturevalue("head")
+        return
+    if shutil.which("redis-server") is None:
+        pytest.skip("apt-get install redis-server")
+    port = free_port()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+    redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    head = RayHead({"RAY_REDIS_ADDRESS": f"127.0.0.1:{port}", "RAY_external_storage_namespace": "a-test"})
+    try:
+        head.start()
+        yield head
+    finally:
+        head.close()
+        redis.terminate()
+        redis.wait(20)
+
+
 @pytest.mark.slow
-def test_a_head_that_died_and_came_back_is_given_the_sweep_again(head: RayHead, sweep: Path, store: Path) -> None:
+def test_a_head_that_died_and_came_back_is_given_the_sweep_again(
+    remembering: RayHead, sweep: Path, store: Path
+) -> None:
+    head = remembering
     submit = Submit(head, sweep, store)
     submit.until(submit.tuning)
     head.kill()
@@ -387,7 +413,7 @@ def test_a_head_that_died_and_came_back_is_given_the_sweep_again(head: RayHead, 
     head.start()
     submit.wait(0)
     assert len(set(submit.ids())) == 2
-    assert "knows nothing of it" in submit.text()
+    assert f"{submit.ids()[0]} is lost" in submit.text()
     assert missing(sweep, store) == 0
 
 

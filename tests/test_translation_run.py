@@ -15,8 +15,8 @@ from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import Pinch
+from tests.faults import Session, until
 from tests.judge_server import JudgeServer, fails
-from tests.test_faults import Session, until
 from tests.tiny_models import random_model
 from tests.translation_examples import PRICE, write_sweep
 from tests.translation_server import finnish, google_says, openai_says, strings_of

@@ -373,6 +373,8 @@ def _said(problem: BaseException, rank: int) -> dict[str, Any]:
     kind = type(problem).__name__
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         kind = "OutOfMemory"
+    elif isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem):
+        kind = "OutOfMemory"  # as torch says it where there is no GPU
     elif isinstance(problem, OSError) or "No space left on device" in str(problem):
         kind = EnvironmentProblem.__name__  # a full disk or a lost mount says nothing about the fine-tune
     elif isinstance(problem, RuntimeError) and _INFRASTRUCTURE.search(str(problem)):

@@ -35,9 +35,9 @@ class EngineOrder:
     settings: EngineSettings
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1)
 class Pulse:
-    """How far each long call is: step key -> (done, total)."""
+    """How far each long call is: step key -> (done, total). When its machine is lost it starts anew on another."""
 
     def __init__(self) -> None:
         self._calls: dict[str, tuple[float, float]] = {}

@@ -54,6 +54,10 @@ class Member:
     idle_since: float = 0.0
     call: Any = None
     step: Any = None
+    said: Any = None
+    """How far it was when it last said something else."""
+    heard: float = 0.0
+    """When that was."""
     loaded: str = ""
     """Key of the model whose weights were used last."""
     taken: bool = False
@@ -164,7 +168,7 @@ class Crew:
             decision = self._decide()
             for member in self.members(role):
                 if member.activity is Activity.IDLE and member.name not in decision.end:
-                    member.taken, member.since = True, time.monotonic()
+                    member.taken, member.since, member.heard = True, time.monotonic(), time.monotonic()
                     return member
         return None
 

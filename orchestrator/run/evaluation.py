@@ -46,6 +46,8 @@ class Evaluation:
         self._corpus = ray.put(plan.corpus)
         self.translators = Translators(plan, board, place, self.pulse, threads)
         self._outages = 0
+        # A judge elsewhere is waited for as its own settings say.
+        self._local = (Role.ENGINE, *([Role.JUDGE] if plan.sweep.judge.kind != "remote" else []))
         self.over_budget: str | None = None
         """Set when paid work has cost what it may: the run ends with this sentence."""
 
@@ -89,12 +91,27 @@ class Evaluation:
                 sound = self._end(member.step, reference, member)
                 self.crew.give_back(member, sound)
 
-    def progress(self) -> dict[str, tuple[float, float]]:
-        """Step key -> (done, total) of the calls in progress; empty when nobody answers in time."""
+    def listen(self) -> dict[str, tuple[float, float]]:
+        """Step key -> (done, total) of the calls in progress; empty when nobody answers in time.
+
+        An engine or a judge that has been silent for too long is ended, and its step tried again with another.
+        """
         try:
-            return ray.get(self.pulse.read.remote(), timeout=1)
+            said = ray.get(self.pulse.read.remote(), timeout=1)
         except (ray.exceptions.RayError, TimeoutError):
             return {}
+        now, silence = time.monotonic(), self.plan.sweep.runtime.silence
+        for member in self.crew.members(*self._local):
+            if member.step is None or member.call is None:
+                continue
+            step = member.step
+            if member.said != (step.key, said.get(step.key)):
+                member.said, member.heard = (step.key, said.get(step.key)), now
+            elif now - member.heard > silence:
+                self.say(f"{step.kind} {step.name}: no word from its {member.role} for {silence:.0f} s; trying again.")
+                self.board.lost(step, f"no word from its {member.role} for {silence:.0f} s (runtime.silence)")
+                self.crew.give_back(member, sound=False)
+        return said
 
     def stop(self) -> None:
         """End who translates; engines and judges are the crew's."""

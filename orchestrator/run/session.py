@@ -161,6 +161,7 @@ def _work(
             workers=shares.lane_workers,
             cpus_per_worker=shares.lane_cpus,
             threads=shares.lane_threads,
+            silence=plan.sweep.runtime.silence,
             parallel=plan.sweep.runtime.parallel.model_copy(
                 update={
                     "threads": shares.lane_threads,
@@ -196,7 +197,7 @@ def _work(
                     raise EnvironmentProblem(f"{board.broken}. What is published stays; mend it and run again.")
                 tuning.check()
                 evaluation.pump(0.5)
-                progress.inside(evaluation.progress())
+                progress.inside(evaluation.listen())
                 progress.tick()
                 fresh, recorded = board.made[recorded:], len(board.made)
                 for step in fresh:

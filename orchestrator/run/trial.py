@@ -24,8 +24,6 @@ from trainables.errors import EnvironmentProblem, StepFailed, UserError
 from trainables.parallel import Parallel
 from trainables.staging import Staging
 
-SILENCE = 1800.0
-"""Seconds a fine-tune may say nothing before its lane is given up."""
 ENDS_WITHIN = 150.0
 """Seconds a lane has to end before its owner is killed."""
 LOOK_EVERY = 0.5
@@ -43,6 +41,8 @@ class LaneSettings:
     """Of a lane without GPUs."""
     cpus_per_worker: float
     threads: int
+    silence: float
+    """Seconds a fine-tune may say nothing before its lane is given up."""
     parallel: Parallel
 
 
@@ -127,9 +127,9 @@ class FineTuneTrial(tune.Trainable):
         try:
             if self._lane is None:
                 self._begin(self._steps[self._key])
-            message = self._ask(self._lane.next_report.remote(SILENCE))
+            message = self._ask(self._lane.next_report.remote(self._settings.silence))
             if message is None:
-                raise LaneDied(f"no word from the lane for {SILENCE:.0f} s")
+                raise LaneDied(f"no word from the lane for {self._settings.silence:.0f} s")
             if message["kind"] == "report":
                 return message["report"]
             return {"done": True, "published": True, "step": self._recipe.steps}
