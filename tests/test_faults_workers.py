@@ -43,7 +43,7 @@ def test_killed_workers_are_replaced_and_no_more_than_a_checkpoint_interval_is_l
     assert under_way, "the worker was killed in the middle of a fine-tune"
     for folder, step in under_way.items():
         manifest = json.loads((begun / "fine_tune" / folder / "manifest.json").read_text())
-        assert manifest["facts"]["resumed_at"] >= step, session.text()
+        assert manifest["facts"]["resumed_at"] > step - 4, "a checkpoint every 4 steps"
     assert {path: digests(begun).get(path) for path in before} == before
     complete(begun, small, undisturbed, pinch)
 

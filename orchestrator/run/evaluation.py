@@ -295,5 +295,6 @@ class Evaluation:
 
 
 def _last_line(problem: BaseException) -> str:
+    """What happened, without Ray's list of what it may be due to."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return lines[-1]
+    return lines[-1].partition(" Some common causes include")[0]
