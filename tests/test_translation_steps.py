@@ -206,7 +206,7 @@ def test_a_corpus_is_put_together_from_its_translation(sweep: Path, server: Judg
     assert entry is not None
     train, evaluation = read_examples(entry.path / TRAIN_FILE), read_examples(entry.path / EVAL_FILE)
     assert tuple(example.id for example in train) == plan.train_ids
-    assert tuple(example.id for example in evaluation) == plan.eval_ids
+    assert [example.id for example in evaluation] == plan.eval_ids
     assert train[3].instruction == "EXPLAIN STEP 3 OF THIS RECIPE WITH `code3`."
     assert train[3].response == (
         "FIRST STIR THE SOUP 3 TIMES.\n\n```\nstir(3)\n```\n- THEN WAIT FOR {minutes} MINUTES.\n- SERVE IT."
