@@ -67,7 +67,7 @@ def test_a_fine_tune_that_runs_out_of_memory_is_tried_in_a_fresh_lane(
     for worker in session.processes(WORKER):
         worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms, resource.RLIM_INFINITY))
     assert session.wait() == 0, session.text()
-    assert "out of memory" in session.text()
+    assert "can't allocate memory" in session.text()
     assert not Store(begun).failures(), "it is not the fine-tune's fault"
     complete(begun, small, undisturbed, pinch)
 

@@ -22,7 +22,7 @@ from orchestrator import outline
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.review import explained
+from orchestrator.review import explained, in_a_sentence
 from orchestrator.run.board import Board, State
 from orchestrator.run.canary import chain, sentence
 from orchestrator.run.judging import account_of
@@ -176,7 +176,11 @@ def _work(
             progress.say(sentence(first, board))
 
         def heard(report: dict[str, Any]) -> None:
-            progress.fine_tune(steps.get(str(report.get("key"))), report, plan.sweep.recipe.steps)
+            step = steps.get(str(report.get("key")))
+            if step and "lost" in report:
+                progress.say(f"{step.kind} {step.name}: {in_a_sentence(report['lost'])}; trying again.")
+            else:
+                progress.fine_tune(step, report, plan.sweep.recipe.steps)
 
         nodes = Nodes() if shares.use_gpus else None
         crew = Crew(nodes, progress.say, growth=Growth() if room.grows else None)

@@ -129,7 +129,9 @@ class ClaimingSearcher(Searcher):
             self._board.done(step)
         else:
             self._board.reopen()  # what it needed may have been quarantined
-            self._board.lost(step, str(result.get("lost") or "its trial died"), blameless)
+            why = str(result.get("lost") or "its trial died")
+            self._report({"key": step.key, "lost": why})
+            self._board.lost(step, why, blameless)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store says what is done."""
