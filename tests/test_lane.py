@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 
 from tests.tuning_examples import job, make_tiny, write_examples
 from trainables.errors import StepFailed, UserError
 from trainables.finetune import finetune
-from trainables.lane import Lane, LaneDied
+from trainables.lane import Lane, LaneDied, _failure, _said
 
 ENV = {"OMP_NUM_THREADS": "1"}
 
@@ -106,6 +107,14 @@ def test_bad_input_in_a_job_stays_the_users_error(cluster, room, base):
             lane.run(missing, lambda report: None)
     finally:
         lane.stop()
+
+
+def test_a_worker_that_gets_no_memory_is_no_fault_of_the_fine_tune():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(10**15)
+    failure = _failure(_said(refused.value, 1))
+    assert isinstance(failure, LaneDied)
+    assert "runtime.micro_batch" in str(failure)
 
 
 @pytest.mark.slow
