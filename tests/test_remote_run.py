@@ -52,7 +52,7 @@ def test_a_sweep_runs_on_an_object_store_and_is_looked_at_from_elsewhere(
         again = Session(small, s3.location, "--address", address, folder=tmp_path)
         until(_now_and_then(lambda: bool(store.entries("selection"))), again, 600)
         proxy.down = True
-        time.sleep(20)
+        time.sleep(60)
         proxy.down = False
         assert again.wait(1200) == 0, again.text()
     assert len(proxy.met) > 20
