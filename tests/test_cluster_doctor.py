@@ -20,14 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head that is asked for a token, on loopback."""
+def cluster() -> Iterator[Any]:
+    """A head, on loopback."""
     from ray.cluster_utils import Cluster
 
     from orchestrator.run.loopback import on_loopback
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-token-for-this-test-alone")
     with on_loopback():
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         yield made
