@@ -31,7 +31,13 @@ runtime: {engine: transformers}
 
 
 def _what_is_missing() -> str:
-    tools = {"sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "ip": "iproute2"}
+    tools = {
+        "sshd": "openssh-server",
+        "ssh": "openssh-client",
+        "rsync": "rsync",
+        "ip": "iproute2",
+        "setpriv": "util-linux",
+    }
     absent = [
         package for tool, package in tools.items() if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None
     ]
