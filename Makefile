@@ -34,8 +34,9 @@ test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language m
 	$(BIN)/python -m pytest -m slow $(ENGINES)
 
 test-cluster: $(VENV)/installed  ## `ray up`, a sweep, a lost worker, `ray down`; in namespaces of its own, so as root
-	@for tool in /usr/sbin/sshd rsync ip unshare; do command -v $$tool >/dev/null || \
-	  { echo "make test-cluster needs $$tool: apt-get install --no-install-recommends openssh-server rsync iproute2 util-linux"; exit 1; }; done
+	@for tool in /usr/sbin/sshd ssh rsync ip setpriv unshare; do command -v $$tool >/dev/null || \
+	  { echo "make test-cluster needs $$tool: apt-get install --no-install-recommends openssh-server openssh-client rsync iproute2 util-linux"; exit 1; }; done
+	@unshare --mount --pid --net --fork true || { echo "make test-cluster makes namespaces of its own: run it as root"; exit 1; }
 	$(BIN)/python -m pytest -m slow tests/test_ray_up.py
 
 lint: $(VENV)/installed

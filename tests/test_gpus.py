@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from orchestrator.run.gpus import gpus_of_engine, gpus_of_lane
-from orchestrator.run.growth import gpus_may_come
 from orchestrator.sweep import Sweep, load
 from trainables.errors import EnvironmentProblem
 from trainables.model_shape import ModelShape
@@ -79,15 +77,3 @@ def test_an_engine_takes_the_fewest_gpus_of_one_node_that_hold_its_weights() -> 
         auto(QWEN, 16, 1)
     with pytest.raises(EnvironmentProblem, match=r"gpus_per_judge: 4 GPUs in one node are asked for.* has 2"):
         gpus_of_engine(4, "gpus_per_judge", None, None, nodes(9, 2))
-
-
-def test_a_head_knows_whether_machines_with_gpus_can_join(tmp_path: Path) -> None:
-    file = tmp_path / "ray_bootstrap_config.yaml"
-    assert not gpus_may_come(file)
-    head = "available_node_types:\n  head: {resources: {CPU: 4, GPU: 0}, max_workers: 0}\n"
-    file.write_text(head)
-    assert not gpus_may_come(file)
-    file.write_text(head + "  worker: {resources: {CPU: 32, GPU: 4}, min_workers: 0, max_workers: 8}\n")
-    assert gpus_may_come(file)
-    file.write_text("[")
-    assert not gpus_may_come(file)

@@ -391,7 +391,7 @@ def remembering(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RayH
     port = free_port()
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
     redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    head = RayHead({"RAY_REDIS_ADDRESS": f"127.0.0.1:{port}", "RAY_external_storage_namespace": "a-test"})
+    head = RayHead(more={"RAY_REDIS_ADDRESS": f"127.0.0.1:{port}", "RAY_external_storage_namespace": "a-test"})
     try:
         head.start()
         yield head

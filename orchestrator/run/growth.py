@@ -8,6 +8,7 @@ it ends.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,30 @@ import yaml
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from orchestrator.run.placement import Size
+from trainables.errors import EnvironmentProblem
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` puts its configuration on the head, which is where a submitted run's driver is."""
+SAID = "PINCH_GPUS_COME"
+"""Environment variable that says so, true or false, where a cluster grows and nobody has written such a file: what a
+RayCluster may grow to is known to KubeRay's autoscaler alone, which tells Ray nothing of it."""
 AT_ONCE = 64
 """Workers of one size that are asked for at once; the cluster's own limits come first."""
 
 
 def gpus_may_come(file: Path = BOOTSTRAP) -> bool:
-    """Whether this is the head of a cluster whose configuration has machines with GPUs."""
+    """Whether this is the head of a cluster that may grow by machines with GPUs, by its configuration or :data:`SAID`.
+
+    Raises:
+        EnvironmentProblem: the variable says something else.
+    """
+    match os.environ.get(SAID, ""):
+        case "":
+            pass
+        case "true" | "false" as said:
+            return said == "true"
+        case other:
+            raise EnvironmentProblem(f"{SAID}: {other!r} is neither true nor false; write one of them, or unset it.")
     with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
         types = yaml.safe_load(file.expanduser().read_text(encoding="utf-8"))["available_node_types"].values()
         return any((kind.get("resources") or {}).get("GPU", 0) and kind.get("max_workers", 1) for kind in types)
