@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -221,6 +222,26 @@ def test_a_state_without_its_last_file_does_not_count(tmp_path):
     (tmp_path / "state-000002" / "state.json").write_text("{}")
     (tmp_path / "state-000004").mkdir()
     assert training_state.newest_state(tmp_path) == tmp_path / "state-000002"
+
+
+@pytest.mark.parametrize("file", ["state-000006/part-0000", "state-000006/state", "checkpoint-000005/model"])
+def test_what_a_power_cut_left_half_written_is_not_gone_on_from(room, base, file):
+    recipe = {"steps": 8, "checkpoint_every": 5}
+    whole = job(room, base, "uncut", recipe, parallel={"state_every": 2})
+    finetune(whole, silent)
+
+    def interrupt(report: dict) -> None:
+        if (cut.out / "state-000006" / "state.json").exists():
+            raise Interrupted
+
+    cut = job(room, base, f"cut-{Path(file).name}", recipe, parallel={"state_every": 2}, resume=True)
+    with pytest.raises(Interrupted):
+        finetune(cut, interrupt)
+    (path,) = cut.out.glob(f"{file}.*")
+    os.truncate(path, path.stat().st_size // 2)
+    assert finetune(cut, silent)["resumed_at"] == 0
+    for checkpoint in ("checkpoint-000005", "checkpoint-000008"):
+        assert furthest(weights(cut.out / checkpoint), weights(whole.out / checkpoint)) == 0.0
 
 
 def test_a_loss_that_is_not_a_number_fails_the_step(room, base):

@@ -41,6 +41,7 @@ from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
 from trainables.world import World, gradient_norm, join_world, memory_of_its_own, settle, start_engine
 
 _REPORT_SECONDS = 0.3
+_NO_STATE = "none"
 
 
 class FineTuneJob(Spec):
@@ -83,7 +84,7 @@ def _finetune(job: FineTuneJob, world: World, report: Callable[[dict[str, Any]],
     ids, examples = read_examples(job, tokenizer)
     settled, attention = _settle(job, world, examples)
     model, dropout = load_for_tuning(job.base, job.recipe, job.seed, attention, settled.gradient_checkpointing)
-    found = state.newest_state(job.out) if job.resume else None
+    found = _left_off_at(job, world)
     if found is not None:
         state.load_weights(model, found)
     accumulation = -(-job.recipe.batch_size // (world.size * settled.micro_batch))
@@ -113,6 +114,13 @@ def _finetune(job: FineTuneJob, world: World, report: Callable[[dict[str, Any]],
         "device": str(world.device.type),
         "seconds_before_first_step": prepared,
     }
+
+
+def _left_off_at(job: FineTuneJob, world: World) -> Path | None:
+    """The state to go on from, or None; the first worker looks, so that all go on from the same."""
+    found = state.newest_state(job.out) if job.resume and world.first else None
+    name = world.told(found.name if found else _NO_STATE)
+    return None if name == _NO_STATE else job.out / name
 
 
 def read_examples(job: FineTuneJob, tokenizer: Any) -> tuple[list[str], list[Example]]:

@@ -2,7 +2,9 @@
 
 DeepSpeed's own checkpoints are pickles and fit one stage and world size. Here each trained parameter is gathered
 whole and written under its name, so a fine-tune may continue under another stage, world size or library version.
-A state counts when its ``state.json`` is there, written last; the one before is removed after that.
+A state counts when its ``state.json`` is there, written last; the one before is removed after that. It names the size
+of every file that is gone on from, checkpoints written by then included: a machine that lost its power may have kept
+the last file and not the pages of an earlier one.
 
 Random numbers need no saving: every step draws from a seed of its own, and so does the data order.
 """
@@ -24,9 +26,22 @@ _FILE_BYTES = 2 * 1024**3
 
 
 def newest_state(out: Path) -> Path | None:
-    """The newest complete state in an attempt folder, or None."""
-    complete = sorted(folder for folder in out.glob("state-*") if (folder / "state.json").is_file())
-    return complete[-1] if complete else None
+    """The newest state in an attempt folder that is complete and whole, or None."""
+    return next((folder for folder in sorted(out.glob("state-*"), reverse=True) if _whole(folder)), None)
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        sizes = read_facts(folder).get("files", {})
+        return all((folder.parent / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+
+
+def _sizes(out: Path, state: Path) -> dict[str, int]:
+    """Bytes of each file that a state is gone on from, by its name in the attempt's folder."""
+    below = (path for folder in (state, *out.glob("checkpoint-*")) for path in folder.rglob("*"))
+    return {path.relative_to(out).as_posix(): path.stat().st_size for path in below if path.is_file()}
 
 
 def remove_states(out: Path, keep: Path | None = None) -> None:
@@ -57,14 +72,15 @@ def save_state(engine: Any, out: Path, step: int, facts: dict[str, Any], writes:
     if writes:
         if pending:
             save_file(pending, folder / f"part-{number:04d}.safetensors")
+        facts = {"step": step, "files": _sizes(out, folder), **facts}
         partial = folder / "state.json.partial"
-        partial.write_text(json.dumps({"step": step, **facts}) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(facts) + "\n", encoding="utf-8")
         partial.rename(folder / "state.json")
         remove_states(out, keep=folder)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What ``state.json`` says: the step, and what was given to :func:`save_state`."""
+    """What ``state.json`` says: the step, the sizes of files, and what was given to :func:`save_state`."""
     content: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return content
 
