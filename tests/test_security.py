@@ -417,6 +417,11 @@ SECRET = {"variable", "MLFLOW_TRACKING_URI", "RAY_API_SERVER_ADDRESS"}
 """``variable``: the one a sweep names (api_key_env). An address may hold a password."""
 PLAIN = {
     "PINCH_STORE",
+    "PINCH_CACHE",
+    "PINCH_CACHE_GB",
+    "PINCH_CLUSTER_GROWS",
+    "STORAGE_EMULATOR_HOST",
+    "TORCH_EXTENSIONS_DIR",
     "LOCAL_RANK",
     "LOCAL_WORLD_SIZE",
     "name",  # settings that are put back as they were
