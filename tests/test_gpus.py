@@ -81,7 +81,7 @@ def test_an_engine_takes_the_fewest_gpus_of_one_node_that_hold_its_weights() -> 
         gpus_of_engine(4, "gpus_per_judge", None, None, nodes(9, 2))
 
 
-def test_a_head_knows_whether_machines_with_gpus_can_join(tmp_path: Path) -> None:
+def test_a_head_knows_whether_machines_with_gpus_can_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "ray_bootstrap_config.yaml"
     assert not gpus_may_come(file)
     head = "available_node_types:\n  head: {resources: {CPU: 4, GPU: 0}, max_workers: 0}\n"
@@ -91,3 +91,5 @@ def test_a_head_knows_whether_machines_with_gpus_can_join(tmp_path: Path) -> Non
     assert gpus_may_come(file)
     file.write_text("[")
     assert not gpus_may_come(file)
+    monkeypatch.setenv("PINCH_CLUSTER_GROWS", "1")
+    assert gpus_may_come(file)

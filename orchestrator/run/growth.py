@@ -8,6 +8,7 @@ it ends.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,12 @@ AT_ONCE = 64
 
 
 def gpus_may_come(file: Path = BOOTSTRAP) -> bool:
-    """Whether this is the head of a cluster whose configuration has machines with GPUs."""
+    """Whether this is the head of a cluster whose configuration has machines with GPUs.
+
+    Where that is kept elsewhere, as KubeRay does, ``PINCH_CLUSTER_GROWS=1`` says it.
+    """
+    if os.environ.get("PINCH_CLUSTER_GROWS") == "1":
+        return True
     with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
         types = yaml.safe_load(file.expanduser().read_text(encoding="utf-8"))["available_node_types"].values()
         return any((kind.get("resources") or {}).get("GPU", 0) and kind.get("max_workers", 1) for kind in types)
