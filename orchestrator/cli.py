@@ -356,8 +356,8 @@ def _existing(location: str) -> Any:
     """A store that may be changed; a folder that is not one is left alone."""
     opened = store_at(location)
     if not opened.exists:
-        found = "is not a store" if opened.storage.exists() else "there is no such folder"
-        raise UserError(f"--store {location}: {found}; name the folder of a store, which holds pinch-store.json.")
+        found = "is not a store" if opened.storage.exists() else "nothing is there"
+        raise UserError(f"--store {location}: {found}; name the place of a store, which holds pinch-store.json.")
     return opened
 
 

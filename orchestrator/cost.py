@@ -79,6 +79,13 @@ def disk_needed(plan: Plan, fine_tunes: int) -> int | None:
     return (base + fine_tunes * kept * checkpoint + in_progress + texts) if fine_tunes else 0
 
 
+def still_needed(plan: Plan, store: Store) -> int | None:
+    """The same for what a store lacks of a plan."""
+    made = store.listing("fine_tune")
+    missing = [model for model in plan.models if model.fine_tune and model.fine_tune.key not in made]
+    return disk_needed(plan, len(missing))
+
+
 def human_bytes(count: float) -> str:
     """``1.4 GB``."""
     for unit in ("B", "kB", "MB", "GB"):

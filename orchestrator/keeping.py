@@ -13,10 +13,9 @@ import dataclasses
 import json
 from collections.abc import Iterator
 
-from orchestrator.cost import disk_needed, human_bytes
+from orchestrator.cost import human_bytes, still_needed
 from orchestrator.identity import Step, key_of
 from orchestrator.plan import Model, Plan
-from orchestrator.run.board import Board
 from orchestrator.storage.base import as_json
 from orchestrator.store import Entry, Store
 from orchestrator.sweep import LoadedSweep, Sweep
@@ -43,15 +42,13 @@ class Keeper:
         asked = loaded.sweep.model_dump(mode="json")
         self.store.storage.create(f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json", as_json(asked))
 
-    def check_room(self, board: Board) -> None:
+    def check_room(self) -> None:
         """Refuse a run that will not fit on the disk.
 
         Raises:
             EnvironmentProblem: with what is needed and what is free.
         """
-        there = self.store.listing("fine_tune")
-        missing = [model for model in self.plan.models if model.fine_tune and model.fine_tune.key not in there]
-        needed = disk_needed(self.plan, len(missing))
+        needed = still_needed(self.plan, self.store)
         free = self.store.storage.free_bytes()
         if needed is not None and free is not None and needed > free:
             raise EnvironmentProblem(

@@ -8,12 +8,10 @@ A report of the same is the same report, so a run that finds nothing to do draws
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 
+from orchestrator.environment import program
 from orchestrator.identity import key_of
 from orchestrator.plan import Plan
 from orchestrator.store import Store, write_json
@@ -69,18 +67,7 @@ def _inputs(plan: Plan, store: Store) -> str:
     failures = store.failures()
     failed = {step.key: failures[step.key]["error"] for step in plan.steps if step.key in failures}
     settings = plan.sweep.model_dump(mode="json")
-    return key_of({"made": made, "failed": failed, "settings": settings, "program": _program()})
-
-
-@functools.cache
-def _program() -> str:
-    """A digest of the modules that draw."""
-    digest = hashlib.sha256()
-    for package in ("orchestrator", "orchestrator.report"):
-        for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
-            if file.is_file():
-                digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
+    return key_of({"made": made, "failed": failed, "settings": settings, "program": program()})
 
 
 def _as_named(store: Store) -> str:

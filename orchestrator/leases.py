@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from orchestrator.storage import Storage
+from orchestrator.storage import Storage, confined
 
 
 def _boot_id() -> str:
@@ -157,6 +157,8 @@ class Sessions:
         return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')})"
 
     def _read(self, session: str) -> dict[str, Any] | None:
+        if not confined.plain(session):
+            return None  # nobody's id; it might name a file outside
         try:
             content = self.storage.read(_session(session))
         except OSError:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from orchestrator.environment import program
 from orchestrator.identity import KEY_SCHEMA, KINDS
 from orchestrator.plan import Plan
 from orchestrator.store import Store
@@ -117,7 +117,7 @@ def _made_from(loaded: LoadedSweep) -> str | None:
     except OSError:
         return None  # planning says what is wrong with it
     parts = {
-        "program": _program(),
+        "program": program(),
         "sweep": sweep.model_dump(mode="json", exclude={"runtime"}),
         "files": files,
         "base": parse_base(sweep.base).payload(),
@@ -125,16 +125,6 @@ def _made_from(loaded: LoadedSweep) -> str | None:
         "template": template_source(sweep.recipe.template),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _program() -> str:
-    """A digest of the modules that plan."""
-    digest = hashlib.sha256()
-    for package in ("orchestrator", "trainables"):
-        folder = Path(str(resources.files(package)))
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _digest(path: Path) -> str:

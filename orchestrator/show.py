@@ -146,7 +146,7 @@ def status(outline: Outline, store: Store, console: Console) -> None:
     if failed:
         say(
             console,
-            f"Whole errors: {store.root / 'failures'}, or status --json; pinch run --retry-failed tries them again.",
+            f"Whole errors: {store.location}/failures, or status --json; pinch run --retry-failed tries them again.",
         )
     if standing.done.all():
         say(console, "Everything is done.")

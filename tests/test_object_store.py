@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -304,6 +305,23 @@ def test_a_manifest_that_points_into_another_result_is_not_one(store: Store, s3:
     for data in (other.manifest["data"], "fine_tune/..", "/etc", ""):
         store.storage.write(name, as_json({**one.manifest, "data": data}))
         assert s3.open().find("fine_tune", one.key) is None
+
+
+def test_no_name_in_a_bucket_leads_out_of_this_machines_folder(store: Store, s3: Place, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.0"
+    mine.mkdir()
+    about = {"kind": "fine_tune", "key": step().key, "session": "f" * 32, "files": {}}
+    for name in (str(mine), os.path.relpath(mine, store.root / "attempts"), ".."):
+        folder, _, number = name.rpartition(".")
+        store.storage.write(f"attempts/{folder[-16:]}.{number}.json", as_json({**about, "attempt": name}))
+        store.storage.write("attempts/0000000000000000.0.json", as_json({**about, "attempt": name}))
+        assert list(s3.open().abandoned()) == []
+    entry = make(store, step())
+    for name in (str(mine), f"..{mine}", "a/b"):
+        lying = {**entry.manifest, "name": name, "data": f"{PurePosixPath('fine_tune', name)}-{entry.key[:16]}/0"}
+        store.storage.write(f"manifests/fine_tune/{entry.key[:16]}.json", as_json(lying))
+        assert s3.open().find("fine_tune", entry.key) is None
+    assert mine.is_dir()
 
 
 def test_a_result_made_again_is_not_quarantined_for_the_one_before(store: Store, s3: Place) -> None:

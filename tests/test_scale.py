@@ -151,7 +151,7 @@ def test_a_kept_outline_is_of_this_sweep_these_files_and_this_program(
     elif change == "sweep":
         sweep = load(sweep.source, ["recipe.steps=7"])
     else:
-        monkeypatch.setattr(outline_module, "_program", lambda: "another")
+        monkeypatch.setattr(outline_module, "program", lambda: "another")
     after = outline_of(sweep, store)
     assert after.keys.equals(before.keys) == (change == "program")
     assert after.keys.equals(Outline.of(Plan(sweep)).keys)

@@ -373,6 +373,14 @@ def test_an_attempt_with_a_link_is_neither_gone_on_with_nor_published(store: Sto
     assert outside.read_text() == "mine"
 
 
+def test_a_lease_names_a_session_and_no_file_elsewhere(store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.json"
+    outside.write_text(json.dumps({"beat": 1, "user": "me", "host": "here", "pid": 1}))
+    store.storage.write(f"leases/{STEP.key[:16]}", b"../../outside")
+    assert store.sessions.holders() == {}
+    assert store.sessions.acquire(STEP.key)
+
+
 @pytest.mark.parametrize("name", ["fine_tune", "mlflow.db", "reports/small", "reports/small/samples", "annotations/fi"])
 def test_a_store_that_writes_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     place = tmp_path / "store" / name

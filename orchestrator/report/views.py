@@ -207,12 +207,6 @@ def levels(rows: pd.DataFrame) -> list[Level]:
     return sorted(found, key=lambda level: (level.percent, level.count is None))
 
 
-def of_level(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
-    """The rows of one level."""
-    same = rows["percent"] == level.percent
-    return rows[same & (rows["count"].isna() if level.count is None else rows["count"] == level.count)]
-
-
 def cell(rows: pd.DataFrame, language: str, column: str = "if_score") -> float:
     """The value in one evaluation language, a mean over train seeds; NaN when any of it is missing.
 

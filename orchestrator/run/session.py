@@ -95,7 +95,7 @@ def run(
         _summary(plan, store, board, console, 0.0)
         return SOME_FAILED if board.gaps() else DONE
     if recorder:
-        keeper.check_room(board)
+        keeper.check_room()
     store.sessions.start(f"pinch {command} {loaded.sweep.name}")
     started = time.monotonic()
     progress.open(board)

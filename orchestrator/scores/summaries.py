@@ -65,12 +65,6 @@ def differences(table: ScoreTable) -> pd.DataFrame:
     return _frame(rows, DIFFERENCE_COLUMNS)
 
 
-def average_of(table: ScoreTable, cells: Sequence[ScoreCell]) -> Estimate:
-    """The average of one model's cells in different languages, with one seed; None where a score is missing."""
-    by_language = {cell.row.language: [cell] for cell in cells}
-    return _Block(table, by_language).average(list(by_language))
-
-
 def as_csv(found: pd.DataFrame) -> str:
     """Averages or differences as CSV with a header; what is missing is empty."""
     return found.round(6).to_csv(index=False, lineterminator="\n")

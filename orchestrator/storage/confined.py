@@ -28,6 +28,11 @@ def lead_inside(names: Iterable[str]) -> bool:
     return all(part and part[0] != "/" and ".." not in part for part in parts)
 
 
+def plain(name: str) -> bool:
+    """Whether a name is that of one file or folder right below another."""
+    return lead_inside([name]) and PurePosixPath(name).parts == (name,)
+
+
 def files(folder: Path) -> list[str]:
     """The files below a folder, at any depth, sorted; a link is none."""
     return sorted(

@@ -164,9 +164,10 @@ class ObjectStore(Bucket, Storage):
         manifest = parsed(content)
         if not sound(manifest, kind, PurePosixPath(name).stem):
             return None
-        place = PurePosixPath(kind, f"{manifest['name']}-{manifest['key'][:16]}")
-        data = PurePosixPath(str(manifest.get("data", "")))
-        return Entry(place, manifest, self) if data.parent == place and ".." not in data.parts else None
+        folder, data = f"{manifest.get('name')}-{manifest['key'][:16]}", PurePosixPath(str(manifest.get("data", "")))
+        place = PurePosixPath(kind, folder)
+        whole = confined.plain(folder) and confined.plain(data.name) and data.parent == place
+        return Entry(place, manifest, self) if whole else None
 
     def _kept(self, manifest: str, tag: str) -> Path:
         """Where this version of a manifest lies on this machine once it was read."""
@@ -222,11 +223,12 @@ class ObjectStore(Bucket, Storage):
 
     def attempts(self) -> Iterator[Attempt]:
         found = {}
-        for content in self.read_all("attempts").values():
+        for record, content in self.read_all("attempts").items():
             about = parsed(content) or {}
-            if "attempt" in about:
+            attempt = str(about.get("attempt", ""))
+            if confined.plain(attempt) and record == _record_name(attempt):  # it is a folder on this machine
                 sizes = {name: stamp[0] for name, stamp in about["files"].items()}
-                found[about["attempt"]] = Attempt(about["attempt"], about, sizes, content)
+                found[attempt] = Attempt(attempt, about, sizes, content)
         yield from found.values()
         for notes in sorted((self.root / "attempts").glob("*.json")):
             about = (parsed(notes.read_bytes()) or {}).get("about")
