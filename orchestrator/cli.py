@@ -184,7 +184,8 @@ def compare(
     from orchestrator.scores.score_table import ScoreTable
 
     a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), results_at(store))
-    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), results_at(store_b or store))
+    opened_b = results_at(store_b, "--store-b") if store_b else a.store
+    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), opened_b)
     found = compare_tables(a, b)
     sys.stdout.write(found.as_csv())
     for sentence in found.sentences():
