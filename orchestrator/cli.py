@@ -44,7 +44,9 @@ def plan(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
     overrides: SetOption = [],  # noqa: B006  (typer copies it)
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: counts, models and steps.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: counts, models and steps, or the settings.")
+    ] = False,
     settings: Annotated[
         bool, typer.Option("--settings", help="Every resolved setting and where it came from.")
     ] = False,
@@ -53,7 +55,8 @@ def plan(
     from orchestrator import show
 
     if settings:
-        show.settings(sweep_of(sweep, overrides))
+        asked = sweep_of(sweep, overrides)
+        show.settings_json(asked) if as_json else show.settings(asked)
         return
     made = plan_of(sweep, overrides)
     opened = store_at(store)
