@@ -331,6 +331,20 @@ def test_a_folder_that_is_taken_is_refused_and_left_as_it_is(room: Room, pinch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "taken"]
 
 
+def test_a_place_that_cannot_be_written_is_bad_input(room: Room, pinch: Pinch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("mine")
+    for place in (
+        file / "model",
+        tmp_path / "new" / ("n" * 300) / "model",
+        tmp_path / "n" / ("m" * 300),
+        "/proc/pinch",
+    ):
+        said = _told(room, pinch, MODEL, place)
+        assert f"DIR {place}: cannot be written (" in said and "name a folder where you may write" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "mine.txt"]
+
+
 def test_an_export_that_fails_half_way_leaves_nothing(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
