@@ -298,6 +298,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
+    from orchestrator.mlflow_place import DATABASE, settle
     from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
@@ -310,8 +311,9 @@ def ui(
         from orchestrator.run.records import tell_here
 
         tell_here(opened)
-    if not (opened.root / "mlflow.db").exists():
+    if not (opened.root / DATABASE).exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
+    settle(opened.root)
     command, environment = ui_command(opened.root, host, port)
     err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
     for sweep, page in ui_pages(opened.root, host, port).items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests import report_example as example
 from tests.tracking_examples import (
     client_of,
     environment_with,
+    runs_of,
     say,
     something_answers,
     started_at,
@@ -63,3 +66,39 @@ def test_the_runs_page_shows_scores_in_every_language_there_is(store: Path) -> N
     assert columns < set(state["selectedColumns"])
     address = f"http://127.0.0.1:5001/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={VIEW}"
     assert ui_pages(store, port=5001) == {"demo": address}
+
+
+def test_a_store_that_was_moved_shows_its_artifacts_and_is_written_on(
+    tmp_path: Path, mlflow_database: Path, port: int
+) -> None:
+    first, second, third = (tmp_path / name / "the store" for name in ("a", "b", "c"))
+    first.mkdir(parents=True)
+    shutil.copy(mlflow_database, first)
+    page = tmp_path / "demo-report.html"
+    _attach(first, page, "before")
+    shutil.move(first, second)
+    command = [sys.executable, "-m", "orchestrator.cli", "ui", "--store", str(second), "--port", str(port)]
+    ui = started_at(command, environment_with(), tmp_path / "log", port)
+    try:
+        run = runs_of(f"http://127.0.0.1:{port}")["demo"].info.run_id
+        with urlopen(f"http://127.0.0.1:{port}/get-artifact?path={page.name}&run_uuid={run}", timeout=30) as answer:
+            assert answer.read() == b"before"
+    finally:
+        ui.terminate()
+        ui.wait(30)
+    shutil.move(second, third)
+    _attach(third, page, "after")
+    assert [path.read_text() for path in (third / "mlartifacts").rglob(page.name)] == ["after"]
+    assert not first.exists() and not second.exists()
+
+
+def _attach(store: Path, page: Path, text: str) -> None:
+    """As a run does, in a process of its own: MLflow keeps in mind where runs are for as long as one lives."""
+    page.write_text(text)
+    code = (
+        "from pathlib import Path; from orchestrator.tracking import SweepRecord, Tracker\n"
+        f"tracker = Tracker(Path({str(store)!r}), 'demo')\n"
+        f"tracker.sync_sweep(SweepRecord(base='tiny', judge='reference-chrf', files=[Path({str(page)!r})]))\n"
+        "assert tracker.close(timeout=90)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment_with(), check=True, timeout=120)
