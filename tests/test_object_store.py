@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import store as store_module
 from orchestrator.storage import StorageAway, bucket, cache
 from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
@@ -331,3 +332,38 @@ def test_manifests_are_read_once_on_a_machine(store: Store, proxy: Proxy, s3: Pl
     assert len(fresh.entries("fine_tune")) == 5
     assert proxy.met == []
     proxy.faults.clear()
+
+
+def test_who_glances_lists_less_often_the_longer_a_listing_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "GLANCE", 0.0)
+    listings: list[str] = []
+    listed = store.storage.stamps
+
+    def slowly(kind: str) -> dict[str, str]:
+        listings.append(kind)
+        time.sleep(0.2)
+        return listed(kind)
+
+    monkeypatch.setattr(store.storage, "stamps", slowly)
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        assert store.glance("fine_tune", step().key) is None
+    assert listings == ["fine_tune"], "the next would be after four seconds"
+
+
+def test_who_glances_reads_what_is_asked_for_and_sees_what_others_made(
+    store: Store, s3: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "GLANCE", 0.0)
+    monkeypatch.setattr(store_module, "GLANCES", 0)
+    made = [make(store, step(f"m{number}")) for number in range(5)]
+    other = s3.open()
+    read: list[str] = []
+    really = other.storage.read
+    monkeypatch.setattr(other.storage, "read", lambda name: read.append(name) or really(name))
+    for _ in range(3):
+        assert other.glance("fine_tune", made[0].key) == made[0]
+        assert other.glance("fine_tune", step("late").key) is None
+    assert read == [f"manifests/fine_tune/{made[0].key[:16]}.json"]
+    late = make(store, step("late"))
+    assert other.glance("fine_tune", late.key) == late
