@@ -15,23 +15,27 @@ import pytest
 import yaml
 
 from tests.conftest import SMALL, Pinch
+from tests.store_places import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """A head that is asked for a token, on loopback."""
+    from ray._private.authentication_test_utils import reset_auth_token_state
     from ray.cluster_utils import Cluster
 
     from orchestrator.run.loopback import on_loopback
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-token-for-this-test-alone")
-    with on_loopback():
+    with pytest.MonkeyPatch.context() as environment, on_loopback():
+        environment.setenv("RAY_AUTH_MODE", "token")
+        environment.setenv("RAY_AUTH_TOKEN", "a-token-for-this-test-alone")
+        reset_auth_token_state()  # Ray reads the mode once, perhaps before
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         yield made
         made.shutdown()
+    reset_auth_token_state()
 
 
 @pytest.fixture
@@ -63,6 +67,32 @@ def test_a_cluster_that_is_well_says_so_and_leaves_nothing_behind(
     assert said.stderr.count(socket.gethostname()) == 2, "a row for each node"
     assert "NO" not in said.stderr
     assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_is_no_store_is_looked_at_and_left_as_it_was(
+    cluster: Any, sweep: Path, tmp_path: Path, pinch: Pinch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    pinch("doctor", sweep, "--address", cluster.address, "--store", mine)
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+    pinch("doctor", "--address", cluster.address, "--store", tmp_path / "deep" / "er" / "store")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_an_object_store_is_written_and_read_from_every_node(
+    s3: Place, cluster: Any, tmp_path: Path, pinch: Pinch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.add_node(num_cpus=1)
+    said = pinch("doctor", "--address", cluster.address, "--store", s3.location).stderr
+    assert f"{s3.location} can be written from here" in said
+    assert "NO" not in said
+    assert s3.open().storage.names("") == []
+    cluster.add_node(num_cpus=1, env_vars={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    said = pinch("doctor", "--address", cluster.address, "--store", s3.location, check=3).stderr
+    (line,) = [line for line in said.splitlines() if line.strip().startswith("NO")]
+    assert f"{s3.location}: no answer" in line and "give every node the same access" in line
 
 
 def test_what_is_wrong_is_named_with_its_node_and_its_cure(

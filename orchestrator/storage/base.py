@@ -145,11 +145,11 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def look(self) -> tuple[bool, int]:
-        """Whether it can be written, and how many bytes are free in its folder on this machine.
+    def look(self) -> int:
+        """See that it can be written, and leave nothing there; returns the bytes free in its folder on this machine.
 
         Raises:
-            UserError, EnvironmentProblem: as anything here.
+            UserError, EnvironmentProblem: it cannot, and what to do.
         """
 
     @abc.abstractmethod
@@ -284,6 +284,13 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     def discard(self, attempt: Path | Attempt) -> None:
         """Drop an attempt."""
+
+
+def standing(path: Path) -> Path:
+    """The nearest folder of a path that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def sound(manifest: Any, kind: str, key16: str) -> bool:
