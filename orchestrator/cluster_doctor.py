@@ -20,15 +20,19 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cost import disk_needed, human_bytes
 from orchestrator.plan import Plan
+from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
 from orchestrator.storage import open_storage
 from orchestrator.store import Store
 from trainables.base_models import BaseSource, loadable, readable
-from trainables.errors import EnvironmentProblem, UserError
+from trainables.errors import EnvironmentProblem, Unreachable, UserError
+from trainables.judges import RemoteJudge, api_key
+from trainables.judges.remote import reach
 
 PACKAGES = ("ray", "torch", "transformers", "deepspeed", "vllm")
 ANSWER_WITHIN = 180.0
@@ -50,6 +54,8 @@ class Asked:
     """A file in the store that whoever asks has written; None where it could not."""
     models: tuple[tuple[str, BaseSource, str | None], ...]
     """(what it is for, its source, the key of its step: where it is published, that is what is loaded)."""
+    judge: tuple[RemoteJudge, SecretStr | None] | None = None
+    """A remote judge that will be asked, and its key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Seen:
     compiler: bool
     store: str | None
     models: tuple[str, ...]
+    judge: str | None
     scratch_free: int
     scratch_share: float
 
@@ -80,6 +87,7 @@ def look(asked: Asked, scratch: str) -> Seen:
         compiler=shutil.which("g++") is not None,
         store=_store_problem(asked),
         models=tuple(_model_problems(asked)),
+        judge=_judge_problem(asked),
         scratch_free=usage.free,
         scratch_share=1 - usage.free / usage.total,
     )
@@ -134,6 +142,17 @@ def _model_problems(asked: Asked) -> Iterator[str]:
             yield f"{what}: {problem}"
 
 
+def _judge_problem(asked: Asked) -> str | None:
+    if asked.judge is None:
+        return None
+    judge, key = asked.judge
+    try:
+        reach(judge.model_copy(update={"retries": 0, "timeout": min(ONE_TRY, judge.timeout)}), key)
+    except (EnvironmentProblem, Unreachable) as problem:
+        return f"{problem}; the judge must be reached from every node"
+    return None
+
+
 def examine_cluster(location: str, address: str | None, plan: Plan | None, console: Console) -> bool:
     """Look at every node, print a table and what is to be mended; returns whether all is well.
 
@@ -143,9 +162,13 @@ def examine_cluster(location: str, address: str | None, plan: Plan | None, conso
     from orchestrator.run.cluster import connected
 
     store = Store(location)
+    judge = remote_judge(plan, store) if plan else None
     with _word_in(store) as (word, finding), connected(address):
-        rows = _ask_all(Asked(store.location, word, _models(plan)))
+        asked = (judge, api_key(judge)) if judge else None
+        rows = _ask_all(Asked(store.location, word, _models(plan), asked))
     findings = [finding, *_nodes(rows), *(_disk(store, plan) if finding[1] else ()), *_mlflow(store)]
+    if plan and judge:
+        findings += _judge(plan, judge, rows)
     _print(rows, findings, console)
     return all(good for _, good, _ in findings)
 
@@ -230,6 +253,14 @@ def _look_from(asked: Asked, scratch: str) -> Seen:
     return look(asked, scratch if os.path.isdir(scratch) else tempfile.gettempdir())  # noqa: PTH112
 
 
+def _judge(plan: Plan, judge: RemoteJudge, rows: list[_Row]) -> Iterator[Finding]:
+    """Whether the remote judge of a sweep can be asked when its time has come."""
+    if (problem := missing_key(plan, judge)) is not None:
+        yield "judge", False, problem
+    elif not any(row.seen and row.seen.judge for row in rows):
+        yield "judge", True, f"{judge.base_url} answers"
+
+
 def _nodes(rows: list[_Row]) -> Iterator[Finding]:
     ours = versions()
     for row in rows:
@@ -252,7 +283,7 @@ def _nodes(rows: list[_Row]) -> Iterator[Finding]:
             yield row.name, False, "has no g++, and DeepSpeed compiles a small op with it; install g++"
         if seen.store:
             yield row.name, False, seen.store
-        for problem in seen.models:
+        for problem in (*seen.models, *([seen.judge] if seen.judge else ())):
             yield row.name, False, problem
         if seen.scratch_share >= RAY_STOPS_AT:
             yield row.name, False, f"its disk is {seen.scratch_share:.0%} full, and Ray gives it no work; free some"

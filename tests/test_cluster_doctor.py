@@ -113,6 +113,16 @@ def test_what_is_wrong_is_named_with_its_node_and_its_cure(
     assert "Mend what says NO" in said
 
 
+def test_a_judge_that_cannot_be_asked_is_named(cluster: Any, sweep: Path, tmp_path: Path, pinch: Pinch) -> None:
+    judge = "{kind: remote, model: j, base_url: http://127.0.0.1:9/v1, api_key_env: MY_JUDGE_KEY}"
+    asked = ("doctor", sweep, "--address", cluster.address, "--store", tmp_path / "store", "--set", f"judge={judge}")
+    said = pinch(*asked, check=3).stderr
+    lines = [line for line in said.splitlines() if line.strip().startswith("NO")]
+    assert len(lines) == 2, said
+    assert "http://127.0.0.1:9/v1 gave no answer" in lines[0]
+    assert "MY_JUDGE_KEY is not set" in lines[1]
+
+
 NODE = """
 import sys, time
 from ray._private import node, parameter
