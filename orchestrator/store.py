@@ -25,7 +25,7 @@ from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from orchestrator.ledger import Ledger
 from orchestrator.storage import Attempt, Entry, Spoiled, Storage, StorageAway, measure, open_storage, write_json
-from orchestrator.storage.base import as_json, files_below, parsed
+from orchestrator.storage.base import as_json, files_below, is_weights, parsed
 from orchestrator.store_index import Listing, listed
 from trainables.errors import UserError
 
@@ -158,16 +158,18 @@ class Store:
         if self.elsewhere:
             self.entries(kind)
 
-    def use(self, entry: Entry, part: str = "") -> Path:
+    def use(self, entry: Entry, part: str = "", weights: bool = True) -> Path:
         """The folder of a result on this machine, its digests checked at the first use.
 
         Args:
             part: a folder of the result that is all that is needed.
+            weights: whether a model's weights are needed too.
 
         Raises:
             Corrupt: when a file is missing or changed; the result is in quarantine by then.
         """
         names = [name for name in entry.manifest["files"] if name.startswith(f"{part}/") or not part]
+        names = [name for name in names if weights or not is_weights(name)]
         fresh = [name for name in names if (entry.key, name) not in self._proved]
         try:
             self.storage.prove(entry, fresh)

@@ -366,6 +366,19 @@ def test_a_checkpoint_that_the_keep_rule_freed_is_said_to_be_gone(base: Path, tm
     assert not (tmp_path / "model").exists()
 
 
+def test_a_complete_model_needs_no_weights_of_its_base(base: Path, tmp_path: Path) -> None:
+    room = _tuned(base, "full", tmp_path)
+    entry = room.store.find("base", room.plan.base.key)
+    assert entry is not None
+    (entry.path / "model.safetensors").write_bytes(b"other weights, which nobody looks at")
+    manifest = entry.path / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["files"]["model.safetensors"] = {**told["files"]["model.safetensors"], "bytes": 36}
+    manifest.write_text(json.dumps(told))
+    export(room.plan, Store(room.store.root), MODEL, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
 def test_a_checkpoint_that_does_not_hold_is_never_exported(base: Path, tmp_path: Path) -> None:
     room = _tuned(base, "lora", tmp_path)
     file = room.folder / "adapter_model.safetensors"

@@ -223,6 +223,19 @@ def test_a_result_is_fetched_once(store: Store, proxy: Proxy, s3: Place) -> None
     assert (other.use(entry) / WEIGHTS).read_text() == "weights"
 
 
+def test_weights_are_fetched_only_where_they_are_needed(store: Store, s3: Place) -> None:
+    attempt = store.attempt(step())
+    (attempt / "config.json").write_text("{}")
+    (attempt / "model.safetensors").write_text("weights")
+    entry = store.publish(step(), attempt, {})
+    forget_machine(store)
+    fresh = s3.open()
+    folder = fresh.use(entry, weights=False)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert fresh.use(entry) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_a_file_that_changed_on_this_machine_is_fetched_again_and_nothing_is_quarantined(
     store: Store, s3: Place
 ) -> None:

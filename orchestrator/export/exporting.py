@@ -97,7 +97,8 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
             f"again into another store: pinch run {plan.loaded.typed()} --set runtime.keep=best --store OTHER"
         )
     try:
-        return _Selected(base=store.use(base), checkpoint=store.use(fine_tune, folder) / folder)
+        adapter = plan.sweep.recipe.method == "lora"  # of a complete model only the base's tokenizer is read
+        return _Selected(base=store.use(base, weights=adapter), checkpoint=store.use(fine_tune, folder) / folder)
     except Corrupt as problem:
         raise UserError(f"{store.location}: {problem}; it is in quarantine now, make it again: {run}") from None
 

@@ -93,7 +93,7 @@ class Sizing:
             return REFERENCES if self._nodes is not None and plan.sweep.judge.kind == "reference" else ALONE
         if self._judge is None and (nodes := self._there(base)):
             entry = self._board.store.find("base", base.key)
-            shape = read_shape(entry.path) if entry and plan.sweep.runtime.engine != "transformers" else None
+            shape = read_shape(entry.without_weights) if entry and plan.sweep.runtime.engine != "transformers" else None
             asked = plan.sweep.runtime.gpus_per_judge
             self._judge = Size(gpus=gpus_of_engine(asked, "gpus_per_judge", shape, self._memory, nodes))
         return self._judge
