@@ -44,7 +44,9 @@ def plan(
     sweep: SweepArgument,
     store: StoreOption = DEFAULT_STORE,
     overrides: SetOption = [],  # noqa: B006  (typer copies it)
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: counts, models and steps.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: counts, models and steps, or the settings.")
+    ] = False,
     settings: Annotated[
         bool, typer.Option("--settings", help="Every resolved setting and where it came from.")
     ] = False,
@@ -53,7 +55,8 @@ def plan(
     from orchestrator import show
 
     if settings:
-        show.settings(sweep_of(sweep, overrides))
+        asked = sweep_of(sweep, overrides)
+        show.settings_json(asked) if as_json else show.settings(asked)
         return
     made = plan_of(sweep, overrides)
     opened = store_at(store)
@@ -184,7 +187,8 @@ def compare(
     from orchestrator.scores.score_table import ScoreTable
 
     a = ScoreTable(plan_of(sweep_a, [*overrides, *overrides_a]), results_at(store))
-    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), results_at(store_b or store))
+    opened_b = results_at(store_b, "--store-b") if store_b else a.store
+    b = ScoreTable(plan_of(sweep_b, [*overrides, *overrides_b]), opened_b)
     found = compare_tables(a, b)
     sys.stdout.write(found.as_csv())
     for sentence in found.sentences():
@@ -294,6 +298,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on a store's sweeps."""
+    from orchestrator.mlflow_place import DATABASE, settle
     from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
 
@@ -306,8 +311,9 @@ def ui(
         from orchestrator.run.records import tell_here
 
         tell_here(opened)
-    if not (opened.root / "mlflow.db").exists():
+    if not (opened.root / DATABASE).exists():
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
+    settle(opened.root)
     command, environment = ui_command(opened.root, host, port)
     err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
     for sweep, page in ui_pages(opened.root, host, port).items():

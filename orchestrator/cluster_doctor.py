@@ -20,14 +20,19 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from orchestrator.cost import disk_needed, human_bytes
 from orchestrator.plan import Plan
-from orchestrator.store import MARKER, Store
-from trainables.base_models import BaseSource, loadable
-from trainables.errors import EnvironmentProblem, UserError
+from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
+from orchestrator.storage import open_storage
+from orchestrator.store import Store
+from trainables.base_models import BaseSource, loadable, readable
+from trainables.errors import EnvironmentProblem, Unreachable, UserError
+from trainables.judges import RemoteJudge, api_key
+from trainables.judges.remote import reach
 
 PACKAGES = ("ray", "torch", "transformers", "deepspeed", "vllm")
 ANSWER_WITHIN = 180.0
@@ -49,6 +54,8 @@ class Asked:
     """A file in the store that whoever asks has written; None where it could not."""
     models: tuple[tuple[str, BaseSource, str | None], ...]
     """(what it is for, its source, the key of its step: where it is published, that is what is loaded)."""
+    judge: tuple[RemoteJudge, SecretStr | None] | None = None
+    """A remote judge that will be asked, and its key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Seen:
     compiler: bool
     store: str | None
     models: tuple[str, ...]
+    judge: str | None
     scratch_free: int
     scratch_share: float
 
@@ -79,6 +87,7 @@ def look(asked: Asked, scratch: str) -> Seen:
         compiler=shutil.which("g++") is not None,
         store=_store_problem(asked),
         models=tuple(_model_problems(asked)),
+        judge=_judge_problem(asked),
         scratch_free=usage.free,
         scratch_share=1 - usage.free / usage.total,
     )
@@ -112,27 +121,36 @@ def _gpus() -> int:
 
 def _store_problem(asked: Asked) -> str | None:
     """Writes into the store, and reads there what was written where the question was asked."""
+    shared = "give every node the same access" if "://" in asked.store else "mount the same store on every node"
     try:
-        root = Store(asked.store).root
-        mine = root / f".doctor-{uuid.uuid4().hex}"
-        mine.write_bytes(b"")
-        mine.unlink()
-        if asked.word is not None and not (root / asked.word).is_file():
-            return f"{root} is there, but is another folder: what was just written to the store is not in it"
-    except UserError as problem:
-        return str(problem)
-    except OSError as problem:
-        return f"{asked.store} cannot be written ({problem.strerror})"
-    return None
+        storage = open_storage(asked.store)
+        storage.look()
+        if asked.word is None or storage.read(asked.word) is not None:
+            return None
+    except (UserError, EnvironmentProblem, OSError) as problem:
+        return f"{str(problem).rstrip('.')}; {shared}"
+    found = "is there, but is another folder" if storage.exists() else "is not there"
+    return f"{asked.store} {found}: what was just written to the store is not in it; {shared}"
 
 
 def _model_problems(asked: Asked) -> Iterator[str]:
     for what, source, key in asked.models:
         try:
             entry = Store(asked.store).find("base", key) if key else None
-            loadable(BaseSource("folder", str(entry.path)) if entry else source)
+            readable(entry.without_weights) if entry else loadable(source)
         except (UserError, EnvironmentProblem, OSError) as problem:
             yield f"{what}: {problem}"
+
+
+def _judge_problem(asked: Asked) -> str | None:
+    if asked.judge is None:
+        return None
+    judge, key = asked.judge
+    try:
+        reach(judge.model_copy(update={"retries": 0, "timeout": min(ONE_TRY, judge.timeout)}), key)
+    except (EnvironmentProblem, Unreachable) as problem:
+        return f"{problem}; the judge must be reached from every node"
+    return None
 
 
 def examine_cluster(location: str, address: str | None, plan: Plan | None, console: Console) -> bool:
@@ -143,27 +161,38 @@ def examine_cluster(location: str, address: str | None, plan: Plan | None, conso
     """
     from orchestrator.run.cluster import connected
 
-    store, word = Store(location), f".doctor-{uuid.uuid4().hex}"
-    new = not store.root.exists()
-    try:
-        store.create()
-        (store.root / word).write_bytes(b"")
-        findings: list[Finding] = [("store", True, f"{store.root} can be written from here")]
-    except (UserError, OSError) as problem:
-        findings, word = [("store", False, str(problem))], ""
-    try:
-        with connected(address):
-            rows = _ask_all(Asked(str(store.root), word or None, _models(plan)))
-        findings += [*_judge(rows), *_disk(store, plan), *_mlflow(store)]
-    finally:
-        if word:
-            (store.root / word).unlink(missing_ok=True)
-        if word and new:  # it was made to be looked at
-            (store.root / MARKER).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                store.root.rmdir()
+    store = Store(location)
+    judge = remote_judge(plan, store) if plan else None
+    with _word_in(store) as (word, finding), connected(address):
+        asked = (judge, api_key(judge)) if judge else None
+        rows = _ask_all(Asked(store.location, word, _models(plan), asked))
+    findings = [finding, *_nodes(rows), *(_disk(store, plan) if finding[1] else ()), *_mlflow(store)]
+    if plan and judge:
+        findings += _judge(plan, judge, rows)
     _print(rows, findings, console)
     return all(good for _, good, _ in findings)
+
+
+@contextlib.contextmanager
+def _word_in(store: Store) -> Iterator[tuple[str | None, Finding]]:
+    """A record that every node should find in the store, or why there is none; nothing is left of it afterwards."""
+    word: str | None = f".doctor-{uuid.uuid4().hex}"
+    made = [folder for folder in (store.root, *store.root.parents) if not store.elsewhere and not folder.exists()]
+    try:
+        store.refuse_another_schema()
+        store.storage.look()
+        store.storage.write(str(word), b"")
+        finding = ("store", True, f"{store.location} can be written from here")
+    except (UserError, EnvironmentProblem, OSError) as problem:
+        word, finding = None, ("store", False, str(problem))
+    try:
+        yield word, finding
+    finally:
+        if word is not None:
+            store.storage.remove(word)
+        for folder in made:
+            with contextlib.suppress(OSError):  # it was not made to be looked at, or somebody uses it by now
+                folder.rmdir()
 
 
 def _models(plan: Plan | None) -> tuple[tuple[str, BaseSource, str | None], ...]:
@@ -224,7 +253,15 @@ def _look_from(asked: Asked, scratch: str) -> Seen:
     return look(asked, scratch if os.path.isdir(scratch) else tempfile.gettempdir())  # noqa: PTH112
 
 
-def _judge(rows: list[_Row]) -> Iterator[Finding]:
+def _judge(plan: Plan, judge: RemoteJudge, rows: list[_Row]) -> Iterator[Finding]:
+    """Whether the remote judge of a sweep can be asked when its time has come."""
+    if (problem := missing_key(plan, judge)) is not None:
+        yield "judge", False, problem
+    elif not any(row.seen and row.seen.judge for row in rows):
+        yield "judge", True, f"{judge.base_url} answers"
+
+
+def _nodes(rows: list[_Row]) -> Iterator[Finding]:
     ours = versions()
     for row in rows:
         seen = row.seen
@@ -245,8 +282,8 @@ def _judge(rows: list[_Row]) -> Iterator[Finding]:
         if not seen.compiler:
             yield row.name, False, "has no g++, and DeepSpeed compiles a small op with it; install g++"
         if seen.store:
-            yield row.name, False, f"{seen.store}; mount the same store on every node"
-        for problem in seen.models:
+            yield row.name, False, seen.store
+        for problem in (*seen.models, *([seen.judge] if seen.judge else ())):
             yield row.name, False, problem
         if seen.scratch_share >= RAY_STOPS_AT:
             yield row.name, False, f"its disk is {seen.scratch_share:.0%} full, and Ray gives it no work; free some"
@@ -262,13 +299,16 @@ def _plain(version: str) -> str:
 
 def _disk(store: Store, plan: Plan | None) -> Iterator[Finding]:
     """Whether the sweep fits into the store."""
-    if plan is None or not store.root.is_dir():
+    if plan is None:
         return
     made = store.listing("fine_tune")
     missing = [model for model in plan.models if model.fine_tune and model.fine_tune.key not in made]
-    needed, free = disk_needed(plan, len(missing)), shutil.disk_usage(store.root).free
+    needed, free = disk_needed(plan, len(missing)), store.storage.free_bytes()
+    room = "room in the bucket is not known" if free is None else f"{human_bytes(free)} free"
     if needed is None:
-        yield "disk", True, f"{human_bytes(free)} free; what the sweep takes is known once its base is in the store"
+        yield "disk", True, f"{room}; what the sweep takes is known once its base is in the store"
+    elif free is None:
+        yield "disk", True, f"{room}; the sweep takes about {human_bytes(needed)}"
     else:
         cure = "" if needed <= free else "; free some, or set runtime.keep: scores"
         yield "disk", needed <= free, f"the sweep takes about {human_bytes(needed)} of {human_bytes(free)} free{cure}"
@@ -282,7 +322,10 @@ def _mlflow(store: Store) -> Iterator[Finding]:
 
     uri = tracking_uri(store.root)
     if uri == default_uri(store.root):
-        yield "MLflow", True, "a database in the store"
+        where = (
+            f"on this machine, in {store.root}; pinch ui fills it from the store" if store.elsewhere else "in the store"
+        )
+        yield "MLflow", True, f"a database {where}"
         return
     problem = reachable(uri)
     said = without_password(uri) + (f" does not answer ({problem}); mend it or MLFLOW_TRACKING_URI" if problem else "")

@@ -110,13 +110,12 @@ def _machine() -> Iterator[Finding]:
 def _store(location: str) -> Iterator[Finding]:
     try:
         store = Store(location)
-        writable, free = store.storage.look()
+        free = store.storage.look()
     except (UserError, EnvironmentProblem) as problem:
         yield "store", False, str(problem)
         return
     where = f" for its cache, in {store.root}" if store.elsewhere else ""
-    found = f"{human_bytes(free)} free{where}" if writable else "cannot be written; name a folder you may write to"
-    yield "store", writable, f"{store.location}: {found}"
+    yield "store", True, f"{store.location}: {human_bytes(free)} free{where}"
 
 
 def _ray() -> Iterator[Finding]:

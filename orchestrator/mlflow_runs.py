@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from orchestrator.mlflow_place import DATABASE, artifact_location, settle
 from orchestrator.mlflow_ui import view_tags
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ class Runs:
 
             for noisy in ("mlflow.store.db.utils", "alembic"):  # the making of a database is not news
                 logging.getLogger(noisy).setLevel(logging.WARNING)
+            if self.place == "store":
+                settle(self.store)
             client = MlflowClient(tracking_uri=address)
             self._experiment_id = self._find_or_make_experiment(client)
             self._made = f"{self._experiment_id} of {client.get_experiment(self._experiment_id).creation_time}"
@@ -163,7 +166,7 @@ class Runs:
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            location = (self.store / "mlartifacts").resolve().as_uri() if self.place == "store" else None
+            location = artifact_location(self.store) if self.place == "store" else None
             try:
                 return client.create_experiment(self.experiment, artifact_location=location)
             except MlflowException:
@@ -268,7 +271,7 @@ class Runs:
         """This destination's part of the ledger, under the lock that every session on the store takes."""
         self._ledger.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self._ledger.with_suffix(".lock")):
-            lost = self.place == "store" and not (self.store / "mlflow.db").exists()
+            lost = self.place == "store" and not (self.store / DATABASE).exists()
             yield _empty_book() if lost else self._load().get(self.place, _empty_book())
 
     def _load(self) -> dict[str, Any]:

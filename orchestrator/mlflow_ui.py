@@ -17,13 +17,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestrator.mlflow_place import ARTIFACTS, DATABASE
+
 VIEW = "pinch-scores"
 """The saved view's key, in ``#/experiments/<id>/runs?viewStateShareKey=<key>``."""
 
 
 def default_uri(store: Path) -> str:
     """The sqlite database inside a store."""
-    return f"sqlite:///{Path(store).resolve() / 'mlflow.db'}"
+    return f"sqlite:///{Path(store).resolve() / DATABASE}"
 
 
 def view_tags(languages: Sequence[str], created: int) -> dict[str, str]:
@@ -53,7 +55,7 @@ def ui_command(store: Path, host: str = "127.0.0.1", port: int = 5000) -> tuple[
     folder = Path(store).resolve()
     hosts = dict.fromkeys(f"{name}:{port}" for name in (_in_url(host), "127.0.0.1", "localhost"))
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(folder)]
-    argv += ["--artifacts-destination", str(folder / "mlartifacts")]
+    argv += ["--artifacts-destination", str(folder / ARTIFACTS)]
     argv += ["--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", ",".join(hosts)]
     env = {
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -5,10 +5,13 @@ Nothing heavy is imported before a command needs it, so that `pinch --help` answ
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from trainables.errors import UserError
 
 err = Console(stderr=True)
 
@@ -49,10 +52,17 @@ def store_at(location: str) -> Any:
     return Store(location)
 
 
-def results_at(location: str) -> Any:
-    """The store there, for a command that reads results; says so where there are none."""
-    opened = store_at(location)
+def results_at(location: str, option: str = "--store") -> Any:
+    """The store there, for a command that reads results; says so where there are none.
+
+    Args:
+        option: by which it was named, where that is another.
+    """
+    try:
+        opened = store_at(location)
+    except UserError as problem:
+        raise UserError(re.sub(r"^--store\b", option, str(problem))) from None
     if not opened.exists:
-        said = f"--store {location}: there is no store here yet; pinch run makes one, or name another."
+        said = f"{option} {location}: there is no store here yet; pinch run makes one, or name another."
         err.print(said, markup=False, highlight=False, soft_wrap=True)
     return opened

@@ -43,6 +43,12 @@ def settings(loaded: LoadedSweep) -> None:
         writer.writerow((setting.name, json.dumps(setting.value, ensure_ascii=False), setting.origin))
 
 
+def settings_json(loaded: LoadedSweep) -> None:
+    """The same for programs."""
+    rows = [{"setting": setting.name, "value": setting.value, "from": setting.origin} for setting in loaded.settings]
+    say_json({"settings": rows})
+
+
 def plan_json(plan: Plan, store: Store) -> None:
     """The plan for programs; the same bytes for the same sweep and store."""
     models = [

@@ -16,7 +16,7 @@ import getpass
 import math
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,15 +25,16 @@ from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from orchestrator.ledger import Ledger
 from orchestrator.storage import Attempt, Entry, Spoiled, Storage, StorageAway, measure, open_storage, write_json
-from orchestrator.storage.base import as_json, files_below, parsed
+from orchestrator.storage.base import as_json, files_below, is_weights, parsed
 from orchestrator.store_index import Listing, listed
 from trainables.errors import UserError
 
 __all__ = ["MARKER", "Corrupt", "Entry", "Store", "write_json"]
 
 MARKER = "pinch-store.json"
-GLANCE = 2.0
-"""Seconds for which a listing of a store elsewhere is good enough for who only looks."""
+GLANCE, GLANCES = 2.0, 20
+"""A listing of a store elsewhere is good enough for who only looks for so many seconds, and so many times as long as it
+took: a million results are a thousand requests, and a run must not spend its time on them."""
 
 
 class Corrupt(Exception):
@@ -57,7 +58,8 @@ class Store:
         self.sessions = Sessions(self.storage, session)
         self._proved: set[tuple[str, str]] = set()
         self._known: dict[str, dict[str, Entry]] = {}
-        self._listed: dict[str, float] = {}
+        self._names: dict[str, Container[str]] = {}
+        self._stale: dict[str, float] = {}
         self._listings: dict[str, Listing] = {}
         marker = self.storage.read(MARKER)
         self.exists = marker is not None
@@ -116,12 +118,11 @@ class Store:
     def refresh(self) -> None:
         """Forget what was listed, so that other sessions' results are seen."""
         self._known.clear()
-        self._listed.clear()
+        self._stale.clear()
 
     def entries(self, kind: str) -> dict[str, Entry]:
         """key -> entry, for every result of a kind that its manifest and, in a folder, the sizes of its files prove."""
         known = self._known.setdefault(kind, {})
-        self._listed[kind] = time.monotonic()
         for entry in self.storage.results(kind, {key[:16] for key in known}):
             known[entry.key] = entry
         return known
@@ -139,24 +140,36 @@ class Store:
         return entry
 
     def glance(self, kind: str, key: str) -> Entry | None:
-        """As :meth:`find`, for who looks at many and can wait: what was published in the last seconds may be
-        missing."""
+        """As :meth:`find`, for who looks for many that may not be there, and can wait: what another session published
+        lately may be missing."""
         if not self.elsewhere:
             return self.find(kind, key)
-        if time.monotonic() - self._listed.get(kind, -math.inf) > GLANCE:
-            self.entries(kind)
-        return self._known[kind].get(key)
+        if (known := self._known.get(kind, {}).get(key)) is not None:
+            return known
+        began = time.monotonic()
+        if began >= self._stale.get(kind, -math.inf):
+            self._names[kind] = {name[-16:] for name in self.storage.stamps(kind)}
+            now = time.monotonic()
+            self._stale[kind] = now + max(GLANCE, GLANCES * (now - began))
+        return self.find(kind, key) if key[:16] in self._names[kind] else None
 
-    def use(self, entry: Entry, part: str = "") -> Path:
+    def foresee(self, kind: str) -> None:
+        """Read at once what :meth:`glance` would read one by one, for who looks for all there are."""
+        if self.elsewhere:
+            self.entries(kind)
+
+    def use(self, entry: Entry, part: str = "", weights: bool = True) -> Path:
         """The folder of a result on this machine, its digests checked at the first use.
 
         Args:
             part: a folder of the result that is all that is needed.
+            weights: whether a model's weights are needed too.
 
         Raises:
             Corrupt: when a file is missing or changed; the result is in quarantine by then.
         """
         names = [name for name in entry.manifest["files"] if name.startswith(f"{part}/") or not part]
+        names = [name for name in names if weights or not is_weights(name)]
         fresh = [name for name in names if (entry.key, name) not in self._proved]
         try:
             self.storage.prove(entry, fresh)

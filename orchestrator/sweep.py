@@ -25,6 +25,7 @@ from pydantic import Discriminator, ValidationError, field_validator, model_vali
 
 from orchestrator.languages import Language, any_language, language
 from orchestrator.studies import Studies
+from orchestrator.sweep_errors import explain
 from trainables.errors import UserError
 from trainables.judges import JudgeSpec, ReferenceJudge
 from trainables.parallel import Parallel
@@ -224,7 +225,7 @@ def load(sweep: str, overrides: list[str] | None = None) -> LoadedSweep:
     try:
         validated = Sweep.model_validate(raw)
     except ValidationError as problem:
-        raise UserError(_explain(problem, raw, str(sweep), changed)) from None
+        raise UserError(explain(problem, raw, str(sweep), changed)) from None
     flat = dict(_flatten(validated.model_dump(mode="json")))
     given = dict(_flatten(raw))
 
@@ -335,66 +336,6 @@ def _apply(raw: dict[str, Any], override: str) -> str:
         else:
             raise UserError(f"--set {override}: {'.'.join(parts[:depth])} is a single value and has no {part!r}.")
     return name
-
-
-def _explain(problem: ValidationError, raw: dict[str, Any], source: str, changed: dict[str, str]) -> str:
-    """The first problem in a sentence: file (or --set), key, what was found, cure."""
-    error = problem.errors(include_url=False)[0]
-    where, value = _place(raw, error["loc"], missing=error["type"] == "missing")
-    origin = next((given for name, given in changed.items() if _touches(where, name, error)), source)
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        message = "is missing; add it."
-    elif error["type"].startswith("union_tag"):
-        context = error.get("ctx", {})
-        found = context.get("tag")
-        known = [tag.strip("' ") for tag in str(context.get("expected_tags", "")).split(",") if tag]
-        key = str(context.get("discriminator", "")).strip("'")
-        where = f"{where}.{key}" if where else key
-        near = difflib.get_close_matches(str(found), known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
-    elif error["type"] != "value_error":
-        message = _IN_YAML.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
-        message = f"{message}; found {'nothing' if value is None else repr(value)}."
-    return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
-
-
-_IN_YAML = {
-    "tuple_type": "should be a list, in brackets",
-    "dict_type": "should be keys and values",
-    "model_type": "should be keys and values",
-    "model_attributes_type": "should be keys and values",
-    "too_short": "should name at least one",
-}
-"""What pydantic calls tuples and models is a list, or keys and values, in a sweep file."""
-
-
-def _touches(where: str, name: str, error: Any) -> bool:
-    """Whether an override may have made an error: it set that place, something around it, or a key that is named."""
-    if where == name or where.startswith(name + "."):
-        return True
-    if where and not name.startswith(where + "."):
-        return False
-    inside = name.removeprefix(f"{where}.").split(".")
-    return f"{inside[0]!r}" in error["msg"] or (bool(where) and inside[-1] in error["msg"])
-
-
-def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[str, Any]:
-    """The dotted path of an error in the user's file, union tags left out, and the value found there."""
-    path: list[str] = []
-    value = raw
-    for position, part in enumerate(location):
-        inside = (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        )
-        if inside:
-            path.append(str(part))
-            value = value[part]
-        elif missing and position == len(location) - 1:
-            path.append(str(part))
-            value = None
-    return ".".join(path), value
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

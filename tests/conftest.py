@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import Session
+from tests.object_servers import free_port
 from tests.store_places import gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
 
 SMALL = """
@@ -89,3 +90,20 @@ def pinch(tmp_path: Path) -> Pinch:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with nothing in it: making one takes seconds, copying it does not."""
+    from orchestrator.mlflow_ui import default_uri
+    from tests.tracking_examples import client_of
+
+    store = tmp_path_factory.mktemp("empty")
+    client_of(default_uri(store)).search_experiments()
+    return store / "mlflow.db"
+
+
+@pytest.fixture
+def port() -> int:
+    """One of this machine's that is free."""
+    return free_port()

@@ -68,6 +68,8 @@ class JudgeServer:
 
     def __init__(self, behave: Behaviour | None = None, port: int = 0) -> None:
         self.behave: Behaviour = behave or (lambda number, asked: says("1"))
+        self.greet = Answer({"object": "list", "data": []})
+        """What is said of which models there are."""
         self.asked: list[Asked] = []
         self.answered: list[Asked] = []
         self.most_at_once = 0
@@ -80,6 +82,9 @@ class JudgeServer:
 
             def do_POST(self) -> None:
                 outer._answer(self)
+
+            def do_GET(self) -> None:
+                outer._send(self, outer.greet)
 
             def log_message(self, *arguments: Any) -> None:
                 """Nothing: the test looks at ``asked``."""

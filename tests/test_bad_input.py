@@ -94,6 +94,15 @@ def test_a_store_that_cannot_be_written_is_refused(small: Path, pinch: Pinch, tm
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_of_two_stores_the_one_that_is_wrong_is_blamed(small: Path, pinch: Pinch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    asked = ["compare", small, small, "--store", tmp_path / "store", "--store-b"]
+    said = pinch(*asked, tmp_path / "file", check=2).stderr
+    _said(said, f"--store {tmp_path / 'store'}: there is no store", f"--store-b {tmp_path / 'file'}: is a file")
+    said = pinch(*asked, tmp_path / "none", check=None).stderr
+    assert f"--store-b {tmp_path / 'none'}: there is no store" in said
+
+
 # A user's own files
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import SMALL, Pinch
+from tests.store_places import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -30,6 +31,7 @@ def cluster() -> Iterator[Any]:
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         yield made
         made.shutdown()
+    reset_auth_token_state()
 
 
 @pytest.fixture
@@ -63,6 +65,32 @@ def test_a_cluster_that_is_well_says_so_and_leaves_nothing_behind(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_folder_that_is_no_store_is_looked_at_and_left_as_it_was(
+    cluster: Any, sweep: Path, tmp_path: Path, pinch: Pinch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("mine")
+    pinch("doctor", sweep, "--address", cluster.address, "--store", mine)
+    assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
+    pinch("doctor", "--address", cluster.address, "--store", tmp_path / "deep" / "er" / "store")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_an_object_store_is_written_and_read_from_every_node(
+    s3: Place, cluster: Any, tmp_path: Path, pinch: Pinch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.add_node(num_cpus=1)
+    said = pinch("doctor", "--address", cluster.address, "--store", s3.location).stderr
+    assert f"{s3.location} can be written from here" in said
+    assert "NO" not in said
+    assert s3.open().storage.names("") == []
+    cluster.add_node(num_cpus=1, env_vars={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    said = pinch("doctor", "--address", cluster.address, "--store", s3.location, check=3).stderr
+    (line,) = [line for line in said.splitlines() if line.strip().startswith("NO")]
+    assert f"{s3.location}: no answer" in line and "give every node the same access" in line
+
+
 def test_what_is_wrong_is_named_with_its_node_and_its_cure(
     cluster: Any, sweep: Path, tmp_path: Path, pinch: Pinch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +107,16 @@ def test_what_is_wrong_is_named_with_its_node_and_its_cure(
     assert len([line for line in lines if "http://127.0.0.1:9 does not answer" in line]) == 1, said
     assert "planted-1" not in said
     assert "Mend what says NO" in said
+
+
+def test_a_judge_that_cannot_be_asked_is_named(cluster: Any, sweep: Path, tmp_path: Path, pinch: Pinch) -> None:
+    judge = "{kind: remote, model: j, base_url: http://127.0.0.1:9/v1, api_key_env: MY_JUDGE_KEY}"
+    asked = ("doctor", sweep, "--address", cluster.address, "--store", tmp_path / "store", "--set", f"judge={judge}")
+    said = pinch(*asked, check=3).stderr
+    lines = [line for line in said.splitlines() if line.strip().startswith("NO")]
+    assert len(lines) == 2, said
+    assert "http://127.0.0.1:9/v1 gave no answer" in lines[0]
+    assert "MY_JUDGE_KEY is not set" in lines[1]
 
 
 NODE = """

@@ -218,7 +218,7 @@ def test_ray_reads_the_kuberay_cluster_as_it_is_meant() -> None:
     (head,) = [
         one for one in ray_cluster()["headGroupSpec"]["template"]["spec"]["containers"] if one["name"] == "ray-head"
     ]
-    assert {"name": "PINCH_GPUS_COME", "value": "1"} in head["env"], "a run cannot read this file there"
+    assert {"name": "PINCH_GPUS_COME", "value": "true"} in head["env"], "a run cannot read this file there"
     assert read["idle_timeout_minutes"] == load("cluster.yaml")["idle_timeout_minutes"]
 
 

@@ -331,6 +331,20 @@ def test_a_folder_that_is_taken_is_refused_and_left_as_it_is(room: Room, pinch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "taken"]
 
 
+def test_a_place_that_cannot_be_written_is_bad_input(room: Room, pinch: Pinch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("mine")
+    for place in (
+        file / "model",
+        tmp_path / "new" / ("n" * 300) / "model",
+        tmp_path / "n" / ("m" * 300),
+        "/proc/pinch",
+    ):
+        said = _told(room, pinch, MODEL, place)
+        assert f"DIR {place}: cannot be written (" in said and "name a folder where you may write" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "mine.txt"]
+
+
 def test_an_export_that_fails_half_way_leaves_nothing(
     room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +364,19 @@ def test_a_checkpoint_that_the_keep_rule_freed_is_said_to_be_gone(base: Path, tm
     with pytest.raises(UserError, match=r"was freed by the rule runtime.keep: scores.*runtime.keep=best"):
         export(keeping, room.store, MODEL, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_complete_model_needs_no_weights_of_its_base(base: Path, tmp_path: Path) -> None:
+    room = _tuned(base, "full", tmp_path)
+    entry = room.store.find("base", room.plan.base.key)
+    assert entry is not None
+    (entry.path / "model.safetensors").write_bytes(b"other weights, which nobody looks at")
+    manifest = entry.path / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["files"]["model.safetensors"] = {**told["files"]["model.safetensors"], "bytes": 36}
+    manifest.write_text(json.dumps(told))
+    export(room.plan, Store(room.store.root), MODEL, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
 def test_a_checkpoint_that_does_not_hold_is_never_exported(base: Path, tmp_path: Path) -> None:

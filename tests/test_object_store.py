@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from orchestrator import store as store_module
 from orchestrator.storage import StorageAway, bucket, cache
 from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
@@ -223,6 +224,19 @@ def test_a_result_is_fetched_once(store: Store, proxy: Proxy, s3: Place) -> None
     assert (other.use(entry) / WEIGHTS).read_text() == "weights"
 
 
+def test_weights_are_fetched_only_where_they_are_needed(store: Store, s3: Place) -> None:
+    attempt = store.attempt(step())
+    (attempt / "config.json").write_text("{}")
+    (attempt / "model.safetensors").write_text("weights")
+    entry = store.publish(step(), attempt, {})
+    forget_machine(store)
+    fresh = s3.open()
+    folder = fresh.use(entry, weights=False)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert fresh.use(entry) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_a_file_that_changed_on_this_machine_is_fetched_again_and_nothing_is_quarantined(
     store: Store, s3: Place
 ) -> None:
@@ -349,3 +363,38 @@ def test_manifests_are_read_once_on_a_machine(store: Store, proxy: Proxy, s3: Pl
     assert len(fresh.entries("fine_tune")) == 5
     assert proxy.met == []
     proxy.faults.clear()
+
+
+def test_who_glances_lists_less_often_the_longer_a_listing_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "GLANCE", 0.0)
+    listings: list[str] = []
+    listed = store.storage.stamps
+
+    def slowly(kind: str) -> dict[str, str]:
+        listings.append(kind)
+        time.sleep(0.2)
+        return listed(kind)
+
+    monkeypatch.setattr(store.storage, "stamps", slowly)
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        assert store.glance("fine_tune", step().key) is None
+    assert listings == ["fine_tune"], "the next would be after four seconds"
+
+
+def test_who_glances_reads_what_is_asked_for_and_sees_what_others_made(
+    store: Store, s3: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "GLANCE", 0.0)
+    monkeypatch.setattr(store_module, "GLANCES", 0)
+    made = [make(store, step(f"m{number}")) for number in range(5)]
+    other = s3.open()
+    read: list[str] = []
+    really = other.storage.read
+    monkeypatch.setattr(other.storage, "read", lambda name: read.append(name) or really(name))
+    for _ in range(3):
+        assert other.glance("fine_tune", made[0].key) == made[0]
+        assert other.glance("fine_tune", step("late").key) is None
+    assert read == [f"manifests/fine_tune/{made[0].key[:16]}.json"]
+    late = make(store, step("late"))
+    assert other.glance("fine_tune", late.key) == late

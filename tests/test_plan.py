@@ -156,6 +156,12 @@ def test_every_setting_says_where_it_came_from(pinch: Pinch) -> None:
     assert settings["runtime.keep"] == {"setting": "runtime.keep", "value": '"all"', "from": "default"}
 
 
+def test_settings_for_programs_are_json(pinch: Pinch) -> None:
+    told = json.loads(pinch("plan", "demo", "--json", "--settings", "--set", "recipe.steps=7").stdout)["settings"]
+    assert {"setting": "recipe.steps", "value": 7, "from": "--set recipe.steps=7"} in told
+    assert {"setting": "runtime.max_cost", "value": None, "from": "default"} in told
+
+
 def test_the_mixture_of_the_base_is_refused() -> None:
     plan = Plan(load("paper-tiny"))
     with pytest.raises(UserError, match="not tuned"):

@@ -220,6 +220,13 @@ def test_a_results_name_cannot_leave_the_store(store: Store) -> None:
     assert fresh.entries("fine_tune") == {}
 
 
+def test_a_place_that_is_looked_at_stays_as_it_is(place: Place) -> None:
+    looked = place.open()
+    assert looked.storage.look() > 0
+    assert looked.storage.names("") == []
+    assert not looked.root.exists()
+
+
 # Records: what everything two sessions may do at once comes down to
 
 

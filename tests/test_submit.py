@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,18 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from ray.job_submission import JobStatus
+from rich.console import Console
 
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.submit.bundle import FILE_SETTINGS, bundle, named_files
 from orchestrator.submit.conclusion import Known, Patience, conclude
+from orchestrator.submit.following import Following
 from orchestrator.submit.head import Head, Job
 from orchestrator.sweep import CldrSource, FilesSource, HubSource, Sweep, load
 from tests.conftest import SMALL, Pinch
@@ -138,6 +141,20 @@ def test_a_head_that_does_not_answer_ends_the_command_at_once(small: Path, pinch
     done = pinch("submit", small, "--address", "http://127.0.0.1:9", check=3)
     assert "ray dashboard" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_is_suggested_repeats_the_overrides(small: Path, tmp_path: Path) -> None:
+    class Left(Head):
+        """Somebody presses Ctrl-C while it is asked."""
+
+        def running(self, about: Mapping[str, str]) -> str | None:
+            raise KeyboardInterrupt
+
+    said = io.StringIO()
+    loaded = load(str(small), ["recipe.steps=6"])
+    following = Following(loaded, str(tmp_path / "store"), Left("http://127.0.0.1:1"), Console(file=said, width=400))
+    assert following.run() == 130
+    assert f"pinch submit {small} --set recipe.steps=6 --address http://127.0.0.1:1 --store" in said.getvalue()
 
 
 def test_a_cluster_that_would_do_something_else_refuses(small: Path, pinch: Pinch, tmp_path: Path) -> None:

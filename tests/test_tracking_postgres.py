@@ -17,7 +17,7 @@ import pytest
 from orchestrator.mlflow_runs import STORE_ID
 from orchestrator.tracking import Tracker
 from tests.object_servers import free_port, serving
-from tests.test_tracking import _environment, _history, _runs, _say, _session
+from tests.tracking_examples import environment_with, history_of, other_session, runs_of, say
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
     port, artifacts = free_port(), tmp_path_factory.mktemp("artifacts")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", postgres.uri, "--workers", "1"]
     command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port)]
-    environment = _environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    environment = environment_with(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     with serving(command, f"http://127.0.0.1:{port}/health", environment, patience=180) as url:
         yield url.removesuffix("/health")
 
@@ -81,14 +81,14 @@ def _there(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sessions_and_machines_of_one_store_write_to_the_same_runs(server: str, tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    sessions = [_session(here, "mono-fi", "pinch-4-n40") for _ in range(2)]
+    sessions = [other_session(here, "mono-fi", "pinch-4-n40") for _ in range(2)]
     assert [session.wait(180) for session in sessions] == [0, 0]
     (elsewhere / STORE_ID).parent.mkdir(parents=True)
     (elsewhere / STORE_ID).write_text((here / STORE_ID).read_text())
-    assert _session(elsewhere, "mono-fi", "mono-en").wait(180) == 0
-    runs = _runs(server)
+    assert other_session(elsewhere, "mono-fi", "mono-en").wait(180) == 0
+    runs = runs_of(server)
     assert set(runs) == {"demo", "mono-fi", "mono-en", "pinch-4-n40"}
-    assert len(_history(server, runs["mono-fi"], "loss")) == 100
+    assert len(history_of(server, runs["mono-fi"], "loss")) == 100
     assert runs["mono-en"].data.tags["mlflow.parentRunId"] == runs["demo"].info.run_id
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
@@ -97,23 +97,23 @@ def test_what_was_missed_while_the_database_was_down_is_there_once_it_is_back(
     postgres: Postgres, server: str, tmp_path: Path
 ) -> None:
     tracker = Tracker(tmp_path / "store", "outage", retry_after=0.2)
-    _say(tracker, "mono-fi")
+    say(tracker, "mono-fi")
     deadline = time.monotonic() + 60
     while not _made(server, "outage"):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     postgres.stop()
-    _say(tracker, "mono-fi", "pinch-4-n40")
+    say(tracker, "mono-fi", "pinch-4-n40")
     time.sleep(3)
     postgres.start()
     assert tracker.close(timeout=120)
-    runs = _runs(server, "outage")
+    runs = runs_of(server, "outage")
     assert set(runs) == {"outage", "mono-fi", "pinch-4-n40"}
-    assert {len(_history(server, runs[name], "loss")) for name in ("mono-fi", "pinch-4-n40")} == {100}
+    assert {len(history_of(server, runs[name], "loss")) for name in ("mono-fi", "pinch-4-n40")} == {100}
 
 
 def _made(server: str, experiment: str) -> bool:
     from mlflow.tracking import MlflowClient
 
     found = MlflowClient(tracking_uri=server).get_experiment_by_name(experiment)
-    return found is not None and "mono-fi" in _runs(server, experiment)
+    return found is not None and "mono-fi" in runs_of(server, experiment)

@@ -158,8 +158,6 @@ def loadable(source: BaseSource) -> None:
     elif source.kind == "gguf":
         _existing_gguf(Path(source.where))
     elif source.kind in ("folder", "hub"):
-        from transformers import AutoConfig, AutoTokenizer
-
         folder = Path(source.where)
         if source.kind == "hub":
             commit = hub_base.commit_of(source.where, source.revision)
@@ -168,11 +166,22 @@ def loadable(source: BaseSource) -> None:
             raise UserError(f"base: there is no folder {folder} here; put it there, or name one that every node has")
         else:
             _check_folder(folder)
-        try:
-            AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (ValueError, KeyError, OSError) as problem:
-            raise UserError(f"base: {folder} cannot be loaded: {problem}") from problem
+        readable(folder)
+
+
+def readable(folder: Path) -> None:
+    """Read the configuration and tokenizer in a folder; its weights need not be there.
+
+    Raises:
+        UserError: they cannot be used here.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as problem:
+        raise UserError(f"base: {folder} cannot be loaded: {problem}") from problem
 
 
 def write_base(model: Any, tokenizer: Any, out: Path) -> dict[str, Any]:

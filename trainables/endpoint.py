@@ -25,6 +25,8 @@ BYTES_PER_TOKEN = 4
 """What a token is taken to hold where no tokenizer is at hand: about right for English, too few for other scripts."""
 _UNANSWERABLE = re.compile(r"context.(length|window)|too long|content.(filter|policy|management)", re.IGNORECASE)
 """What endpoints say, with status 400, 413 or 422, of a prompt that they will not read; there is no common code."""
+_NOT_FOR_THIS = re.compile(r"scope|permission", re.IGNORECASE)
+"""What endpoints say of a key that may be used for answers and not for this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,27 @@ class Endpoint:
             Ended: the end came before the prompt was sent, or sent again.
         """
         return await self._patience.get(lambda: self._send(prompt, max_tokens), characters)
+
+    async def reach(self) -> None:
+        """See that somebody is there, for nothing: it is asked for its models, which it need not know to name.
+
+        Raises:
+            EnvironmentProblem: it does not take the key, or wants one.
+            Unreachable: it gave no answer for longer than the tries last.
+            Ended: as :meth:`ask`.
+        """
+        await self._patience.get(self._greet)
+
+    async def _greet(self) -> None:
+        try:
+            await self._client.models.with_raw_response.list()
+        except openai.APIStatusError as problem:
+            away = problem.status_code in (502, 503, 504)  # a gateway speaks; the model is not there
+            wants_key = problem.status_code == 401 and not _NOT_FOR_THIS.search(str(problem.body))
+            if away or wants_key:
+                raise self._meant(problem) from None
+        except openai.APIError as problem:
+            raise self._meant(problem) from None
 
     async def _send(self, prompt: str, max_tokens: int) -> Reply:
         got: Any

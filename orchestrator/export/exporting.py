@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import uuid
@@ -42,16 +43,17 @@ def export(plan: Plan, store: Store, name: str, target: Path, merged: bool = Fal
 
     Raises:
         UserError: no such model, the base itself, one that is not tuned yet or whose checkpoint was freed, ``merged``
-            with a full fine-tune, or a target that is taken. EnvironmentProblem: it cannot be written or proved.
+            with a full fine-tune, or a target that is taken or may not be made.
+        EnvironmentProblem: the disk is full, or what was written cannot be proved.
     """
     model, target = plan.find_model(name), target.expanduser().absolute()
     _refuse_taken(target)
     lora = plan.sweep.recipe.method == "lora"
     if merged and not lora:
         raise UserError(f"--merged: {name} is a full fine-tune, so there is no adapter to merge; leave it out.")
-    chosen = _selected(plan, store, model, name)
-    base = _base_name(plan.base_source, plan.base.payload.get("commit"), chosen.base)
-    with _beside(target) as out:
+    with _beside(target) as out:  # first: what is exported may have to be fetched
+        chosen = _selected(plan, store, model, name)
+        base = _base_name(plan.base_source, plan.base.payload.get("commit"), chosen.base)
         try:
             export_checkpoint(
                 chosen.checkpoint,
@@ -95,7 +97,8 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
             f"again into another store: pinch run {plan.loaded.typed()} --set runtime.keep=best --store OTHER"
         )
     try:
-        return _Selected(base=store.use(base), checkpoint=store.use(fine_tune, folder) / folder)
+        adapter = plan.sweep.recipe.method == "lora"  # of a complete model only the base's tokenizer is read
+        return _Selected(base=store.use(base, weights=adapter), checkpoint=store.use(fine_tune, folder) / folder)
     except Corrupt as problem:
         raise UserError(f"{store.location}: {problem}; it is in quarantine now, make it again: {run}") from None
 
@@ -106,10 +109,23 @@ def _base_name(source: BaseSource, commit: str | None, prepared: Path) -> BaseNa
 
 
 def _refuse_taken(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UserError(f"{target}: is not a folder; name one that does not exist yet.")
-    if target.is_dir() and any(target.iterdir()):
-        raise UserError(f"{target}: is not empty, and nothing is replaced; name a folder that does not exist yet.")
+    try:
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise UserError(f"DIR {target}: is not a folder; name one that does not exist yet.")
+        taken = target.is_dir() and any(target.iterdir())
+    except OSError as problem:
+        raise _no_place(target, problem) from problem
+    if taken:
+        raise UserError(f"DIR {target}: is not empty, and nothing is replaced; name a folder that does not exist yet.")
+
+
+def _no_place(target: Path, problem: OSError) -> UserError | EnvironmentProblem:
+    """Why nothing can be put there: the user's choice of a place, or a disk that is full."""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return EnvironmentProblem(f"{target}: cannot be written ({problem.strerror}); free some space.")
+    return UserError(
+        f"DIR {target}: cannot be written ({problem.strerror or problem}); name a folder where you may write."
+    )
 
 
 @contextlib.contextmanager
@@ -117,18 +133,21 @@ def _beside(target: Path) -> Iterator[Path]:
     """A new folder beside ``target`` that takes its place at the end; after an error nothing is left.
 
     Raises:
-        EnvironmentProblem: the disk refuses, or somebody was faster.
+        UserError: nothing may be made there. EnvironmentProblem: the disk is full, or somebody was faster.
     """
     above = [folder for folder in target.parents if not folder.exists()]
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True)
+        try:
+            partial.mkdir(parents=True)
+        except OSError as problem:
+            raise _no_place(target, problem) from problem
         yield partial
         os.rename(partial, target)  # onto an empty folder at most
     except BaseException as problem:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for folder in above:
+        for folder in above:
+            with contextlib.suppress(OSError):  # it was not made, or somebody uses it by now
                 folder.rmdir()
         if isinstance(problem, OSError):
             raise EnvironmentProblem(

@@ -109,17 +109,18 @@ def account_of(plan: Plan, store: Store) -> Account | None:
         made = published.get(step.key)
         if made:
             spent += account.cost([made.facts])
-        elif _ledger_name(step) in kept:
+        elif ledger_name(step) in kept:
             spent += account.cost(ledger_of(store, step).read().values())
     return dataclasses.replace(account, spent=spent)
 
 
 def ledger_of(store: Store, step: Step) -> Ledger:
     """Where the verdicts of a comparison's family wait until they are published."""
-    return store.ledger(_ledger_name(step))
+    return store.ledger(ledger_name(step))
 
 
-def _ledger_name(step: Step) -> str:
+def ledger_name(step: Step) -> str:
+    """Its name."""
     return f"comparison-{step.family[:16]}"
 
 

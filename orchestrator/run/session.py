@@ -23,6 +23,7 @@ from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.review import explained, in_a_sentence
+from orchestrator.run import judge_check
 from orchestrator.run.board import Board, State
 from orchestrator.run.canary import chain, sentence
 from orchestrator.run.judging import account_of
@@ -60,7 +61,7 @@ def run(
 
     Raises:
         UserError: bad input; nothing has been written then.
-        EnvironmentProblem: no room on the disk, no Ray, no engine, no data.
+        EnvironmentProblem: no room on the disk, no Ray, no engine, no data, no judge.
     """
     plan = Plan(loaded)
     if expect is not None and plan.digest != expect:
@@ -72,6 +73,8 @@ def run(
     account_of(plan, store)
     check_price(plan)
     steps = plan.steps if command == "run" else _translating(plan)
+    judge = judge_check.remote_judge(plan, store, retry_failed) if command == "run" else None
+    judge_away = judge_check.greet(plan, judge) if judge else None
     missing = [code for code, step in plan.corpus_steps.imports.items() if store.find(step.kind, step.key) is None]
     if missing:
         plan.corpus.prepare(missing)
@@ -102,6 +105,9 @@ def run(
     status, stopped = DONE, ""
     try:
         with _terminated_like_interrupted():
+            if judge and judge_away:
+                progress.say(f"{judge_away}; waiting for it.")
+                judge_check.wait_for(judge)
             _work(plan, store, board, progress, recorder, keeper, address)
         status = SOME_FAILED if board.gaps() else DONE
         if board.stopped:

@@ -76,6 +76,8 @@ class ScoreTable:
 
     def rows(self, quality: bool = False) -> list[Row]:
         """Every row, in the order of the studies; with ``quality``, the judge's quality measures behind it."""
+        for kind in ("comparison", "generation_set"):
+            self.store.foresee(kind)
         return [self._row(cell, quality) for cell in self.plan.cells]
 
     def rows_of(self, model: Model, quality: bool = False) -> list[Row]:

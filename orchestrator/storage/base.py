@@ -61,8 +61,7 @@ class Entry:
     @property
     def without_weights(self) -> Path:
         """The same folder with at least what is not weights: all it takes to know a model's sizes and its tokens."""
-        names = [name for name in self.manifest["files"] if not name.endswith(".safetensors")]
-        return self.storage.bring(self, names)
+        return self.storage.bring(self, [name for name in self.manifest["files"] if not is_weights(name)])
 
     def file(self, name: str) -> Path:
         """One of its files, on this machine; where only that is needed of a large result."""
@@ -88,6 +87,11 @@ class Entry:
     @property
     def bytes(self) -> int:
         return sum(file["bytes"] for file in self.manifest["files"].values())
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of a model is its weights."""
+    return name.endswith(".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +149,11 @@ class Storage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def look(self) -> tuple[bool, int]:
-        """Whether it can be written, and how many bytes are free in its folder on this machine.
+    def look(self) -> int:
+        """See that it can be written, and leave nothing there; returns the bytes free in its folder on this machine.
 
         Raises:
-            UserError, EnvironmentProblem: as anything here.
+            UserError, EnvironmentProblem: it cannot, and what to do.
         """
 
     @abc.abstractmethod
@@ -284,6 +288,13 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     def discard(self, attempt: Path | Attempt) -> None:
         """Drop an attempt."""
+
+
+def standing(path: Path) -> Path:
+    """The nearest folder of a path that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def sound(manifest: Any, kind: str, key16: str) -> bool:

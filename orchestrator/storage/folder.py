@@ -29,6 +29,7 @@ from orchestrator.storage.base import (
     measure,
     parsed,
     sound,
+    standing,
     without,
     write_json,
     write_whole,
@@ -62,22 +63,17 @@ class Folder(Storage):
         probe.write_bytes(b"")
         probe.unlink()
 
-    def look(self) -> tuple[bool, int]:
-        free = self.free_bytes()
+    def look(self) -> int:
         try:
-            with tempfile.TemporaryFile(dir=self._standing()):
-                return True, free
-        except OSError:
-            return False, free
+            with tempfile.TemporaryFile(dir=standing(self.root)):
+                return self.free_bytes()
+        except OSError as problem:
+            raise UserError(
+                f"--store {self.location}: cannot be written ({problem.strerror}); name a folder you may write to."
+            ) from problem
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self._standing()).free
-
-    def _standing(self) -> Path:
-        place = self.root
-        while not place.exists():
-            place = place.parent
-        return place
+        return shutil.disk_usage(standing(self.root)).free
 
     # Records
 

@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -40,6 +41,7 @@ from orchestrator.storage.base import (
     measure,
     parsed,
     sound,
+    standing,
     without,
     write_json,
 )
@@ -68,14 +70,25 @@ class ObjectStore(Bucket, Storage):
         return True
 
     def prepare(self) -> None:
+        self._probe()
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def look(self) -> int:
+        self._probe()
+        here = standing(self.root)
+        try:
+            with tempfile.TemporaryFile(dir=here):
+                return shutil.disk_usage(here).free
+        except OSError as problem:
+            folder, why = self._cache.folder, problem.strerror
+            raise EnvironmentProblem(
+                f"PINCH_CACHE: {folder} cannot be written ({why}); name a folder you may write to."
+            ) from problem
+
+    def _probe(self) -> None:
         probe = f".write-{uuid.uuid4().hex}"
         self.write(probe, b"")
         self.remove(probe)
-        self.root.mkdir(parents=True, exist_ok=True)
-
-    def look(self) -> tuple[bool, int]:
-        self.prepare()
-        return True, shutil.disk_usage(self.root).free
 
     def free_bytes(self) -> int | None:
         return None

@@ -194,7 +194,7 @@ class Following:
             )
         if job.exit_code == SOME_FAILED and (self._seen or self._failed()):
             self._print_end()
-            self._say(f"Look: pinch status {self.loaded.source}{self._store_option()}")
+            self._say(f"Look: pinch status {self.loaded.typed()}{self._store_option()}")
             return SOME_FAILED
         if job.exit_code == BAD_INPUT:
             hint = f"\n{travels.sentence()}" if travels.left else ""
@@ -287,17 +287,17 @@ class Following:
         )
 
     def _leave(self) -> None:
-        source, store, address = self.loaded.source, self._store_option(), self.head.address
+        typed, store, address = self.loaded.typed(), self._store_option(), self.head.address
         if not self.submission:
             self._say(f"No job is running now. What is published stays; go on with: {self._again()}")
             return
         self._say(f"{self.submission} goes on without this command.")
-        self._say(f"  Look:   pinch status {source}{store} | ray job logs {self.submission} --address {address}")
+        self._say(f"  Look:   pinch status {typed}{store} | ray job logs {self.submission} --address {address}")
         self._say(f"  Follow: {self._again()}")
         self._say(f"  Stop:   ray job stop {self.submission} --address {address}")
 
     def _again(self) -> str:
-        return f"pinch submit {self.loaded.source} --address {self.head.address}{self._store_option()}"
+        return f"pinch submit {self.loaded.typed()} --address {self.head.address}{self._store_option()}"
 
     def _store_option(self) -> str:
         return f" --store {shlex.quote(self.location)}"

@@ -23,7 +23,7 @@ from trainables.endpoint import BYTES_PER_TOKEN, Endpoint, Unanswerable, Where
 from trainables.errors import EnvironmentProblem, UserError
 from trainables.judges.calls import Call, Usage, Verdict, parsed
 from trainables.judges.cutting import NoRoom, fitted
-from trainables.judges.prompt import JudgePrompt, defused
+from trainables.judges.prompt import JudgePrompt, defused, load_prompt
 from trainables.judges.specs import RemoteJudge
 from trainables.patience import Pace, each
 
@@ -72,6 +72,20 @@ class EndpointJudge:
             UserError: the prompt is too long even without its texts.
         """
         return asyncio.run(self._judge(calls, on_progress, keep))
+
+    def reach(self) -> None:
+        """See that somebody is there, for nothing.
+
+        Raises:
+            EnvironmentProblem: the endpoint does not take the key, or wants one; with the cure.
+            Unreachable: it did not answer for longer than the retries last.
+        """
+
+        async def reach() -> None:
+            async with self._endpoint.open():
+                await self._endpoint.reach()
+
+        asyncio.run(reach())
 
     def close(self) -> None:
         """Nothing is held."""
@@ -160,6 +174,11 @@ class EndpointJudge:
     def _text(self, texts: dict[str, str], again: bool) -> str:
         text = self._prompt.fill(**texts, again=again)
         return text if self._chat else text + self._prompt.settings.plain_ending
+
+
+def reach(spec: RemoteJudge, key: SecretStr | None) -> None:
+    """As :meth:`EndpointJudge.reach`, of the judge a spec names."""
+    EndpointJudge(spec, load_prompt(spec.prompt), key).reach()
 
 
 def _answered(verdict: Verdict) -> bool:

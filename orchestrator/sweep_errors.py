@@ -1,0 +1,77 @@
+"""What is wrong with a sweep, said to its writer: in the words and by the keys of the file, not of the specs behind it.
+
+This module must never know what a setting means.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import ValidationError
+
+
+def explain(problem: ValidationError, raw: dict[str, Any], source: str, changed: dict[str, str]) -> str:
+    """The first problem in a sentence: file (or --set), key, what was found, cure.
+
+    Args:
+        raw: the sweep as it was read, overrides applied.
+        source: its file.
+        changed: the dotted name that an override set -> the override as it may be shown.
+    """
+    error = problem.errors(include_url=False)[0]
+    where, value = _place(raw, error["loc"], missing=error["type"] == "missing")
+    origin = next((given for name, given in changed.items() if _touches(where, name, error)), source)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        message = "is missing; add it."
+    elif error["type"].startswith("union_tag"):
+        context = error.get("ctx", {})
+        found = context.get("tag")
+        known = [tag.strip("' ") for tag in str(context.get("expected_tags", "")).split(",") if tag]
+        key = str(context.get("discriminator", "")).strip("'")
+        where = f"{where}.{key}" if where else key
+        near = difflib.get_close_matches(str(found), known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
+    elif error["type"] != "value_error":
+        message = _IN_YAML.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
+        message = f"{message}; found {'nothing' if value is None else repr(value)}."
+    return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
+
+
+_IN_YAML = {
+    "tuple_type": "should be a list, in brackets",
+    "dict_type": "should be keys and values",
+    "model_type": "should be keys and values",
+    "model_attributes_type": "should be keys and values",
+    "too_short": "should name at least one",
+}
+"""What pydantic calls tuples and models is a list, or keys and values, in a sweep file."""
+
+
+def _touches(where: str, name: str, error: Any) -> bool:
+    """Whether an override may have made an error: it set that place, something around it, or a key that is named."""
+    if where == name or where.startswith(name + "."):
+        return True
+    if where and not name.startswith(where + "."):
+        return False
+    inside = name.removeprefix(f"{where}.").split(".")
+    return f"{inside[0]!r}" in error["msg"] or (bool(where) and inside[-1] in error["msg"])
+
+
+def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[str, Any]:
+    """The dotted path of an error in the user's file, union tags left out, and the value found there."""
+    path: list[str] = []
+    value = raw
+    for position, part in enumerate(location):
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        if inside:
+            path.append(str(part))
+            value = value[part]
+        elif missing and position == len(location) - 1:
+            path.append(str(part))
+            value = None
+    return ".".join(path), value
