@@ -31,7 +31,6 @@ def cluster() -> Iterator[Any]:
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         yield made
         made.shutdown()
-    reset_auth_token_state()
 
 
 @pytest.fixture
