@@ -88,14 +88,25 @@ def connected(address: str | None) -> Iterator[Room]:
         where = "on this machine" if address is None else f"at {address}"
         raise EnvironmentProblem(f"Ray could not be started {where}: {problem}") from problem
     try:
-        resources = ray.cluster_resources()
-        yield Room(
-            cpus=resources.get("CPU", 1.0),
-            gpus=resources.get("GPU", 0.0),
-            grows=address is not None and gpus_may_come(),
-        )
+        with _quiet():
+            resources = ray.cluster_resources()
+            yield Room(
+                cpus=resources.get("CPU", 1.0),
+                gpus=resources.get("GPU", 0.0),
+                grows=address is not None and gpus_may_come(),
+            )
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray prints what a dying node has to say, its log included, to the standard output; whoever waits says what died.
+
+    Nothing of ours goes there during a run.
+    """
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+        yield
 
 
 def share(room: Room, small: bool) -> Shares:
