@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,26 @@ import pytest
 
 from tests.conftest import Pinch
 from tests.faults import Session, checkpointed, complete, digests, until
-from tests.test_cluster_doctor import cluster  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-def working(cluster: Any, title: str) -> Any:  # noqa: F811
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head that does no work, and two machines."""
+    from ray.cluster_utils import Cluster
+
+    from orchestrator.run.loopback import on_loopback
+
+    with on_loopback():
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        for _ in range(2):
+            made.add_node(num_cpus=2)
+        yield made
+        made.shutdown()
+
+
+def working(cluster: Any, title: str) -> Any:
     """The node on which a worker calls itself so, or None."""
     for node in cluster.worker_nodes:
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
@@ -28,14 +43,8 @@ def working(cluster: Any, title: str) -> Any:  # noqa: F811
 
 
 def test_machines_lost_during_a_fine_tune_generation_and_judging_cost_no_result(
-    cluster: Any,  # noqa: F811
-    small: Path,
-    begun: Path,
-    undisturbed: Path,
-    pinch: Pinch,
+    cluster: Any, small: Path, begun: Path, undisturbed: Path, pinch: Pinch
 ) -> None:
-    for _ in range(2):
-        cluster.add_node(num_cpus=2)
     session = Session(small, begun, "--address", cluster.address)
     before: dict[str, str] = {}
     for title in ("ray::RayTrainWorker", "ray::EngineActor.generate", "ray::JudgeActor"):
