@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from trainables.judges import Call, calls_for
+
 
 @dataclass
 class Answer:
@@ -61,6 +63,11 @@ def says(text: str | None, prompt_tokens: int = 100, completion_tokens: int = 1,
 def fails(status: int, message: str = "no", code: str | None = None, **headers: str) -> Answer:
     """An error as OpenAI words it."""
     return Answer({"error": {"message": message, "type": "error", "code": code}}, status, headers)
+
+
+def calls(count: int) -> list[Call]:
+    """Questions about so many instructions, in both orders."""
+    return [call for number in range(count) for call in calls_for(f"i{number}", f"Question {number}?", "yes", "no")]
 
 
 class JudgeServer:

@@ -57,6 +57,8 @@ class Recorder:
 
     def all(self) -> None:
         """Tell everything there is; what MLflow has already is not sent again."""
+        for kind in ("fine_tune", "selection", "generation_set", "comparison"):
+            self.store.foresee(kind)
         self.sweep()
         for model in self.plan.models:
             self.model(model)
