@@ -423,6 +423,7 @@ PLAIN = {
     "TORCH_EXTENSIONS_DIR",
     "LOCAL_RANK",
     "LOCAL_WORLD_SIZE",
+    "SAID",  # whether GPUs come (run/growth.py)
     "name",  # settings that are put back as they were
 }
 
