@@ -28,13 +28,14 @@ def cluster() -> Iterator[Any]:
 
     from orchestrator.run.loopback import on_loopback
 
-    with pytest.MonkeyPatch.context() as environment, on_loopback():
+    with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_AUTH_MODE", "token")
         environment.setenv("RAY_AUTH_TOKEN", "a-token-for-this-test-alone")
-        reset_auth_token_state()  # Ray reads the mode once, perhaps before
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        yield made
-        made.shutdown()
+        reset_auth_token_state()  # Ray reads both once, when it is imported
+        with on_loopback():
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+            yield made
+            made.shutdown()
     reset_auth_token_state()
 
 
