@@ -78,14 +78,14 @@ def look(asked: Asked, scratch: str) -> Seen:
     Args:
         scratch: the folder Ray works in.
     """
-    usage = shutil.disk_usage(scratch)
+    usage, problem = shutil.disk_usage(scratch), _store_problem(asked)
     return Seen(
         host=socket.gethostname(),
         versions=versions(),
         gpus=_gpus(),
         compiler=shutil.which("g++") is not None,
-        store=_store_problem(asked),
-        models=tuple(_model_problems(asked)),
+        store=problem,
+        models=tuple(_model_problems(asked, published=problem is None)),
         judge=_judge_problem(asked),
         scratch_free=usage.free,
         scratch_share=1 - usage.free / usage.total,
@@ -127,10 +127,11 @@ def _store_problem(asked: Asked) -> str | None:
     return f"{asked.store} {found}: what was just written to the store is not in it; {shared}"
 
 
-def _model_problems(asked: Asked) -> Iterator[str]:
+def _model_problems(asked: Asked, published: bool) -> Iterator[str]:
+    """``published``: what lies in the store can be looked at."""
     for what, source, key in asked.models:
         try:
-            entry = Store(asked.store).find("base", key) if key else None
+            entry = Store(asked.store).find("base", key) if key and published else None
             readable(entry.without_weights) if entry else loadable(source)
         except (UserError, EnvironmentProblem, OSError) as problem:
             yield f"{what}: {problem}"

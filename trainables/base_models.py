@@ -170,10 +170,10 @@ def loadable(source: BaseSource) -> None:
 
 
 def readable(folder: Path) -> None:
-    """Read the configuration and tokenizer in a folder; its weights need not be there.
+    """Read the configuration and tokenizer in a folder; weights need not be there.
 
     Raises:
-        UserError: they cannot be used here.
+        UserError: they cannot be read.
     """
     from transformers import AutoConfig, AutoTokenizer
 
