@@ -109,6 +109,7 @@ RUNTIME = (
     "runtime.gradient_checkpointing=true",
     "runtime.keep=scores",
     "runtime.canary=true",
+    "runtime.silence=60",
     "runtime.max_cost=10",
     "runtime.prices={gpu_hour: {amount: 2, date: 2026-11-01}}",
 )

@@ -207,8 +207,8 @@ def test_no_credentials_are_bad_input(pinch: Pinch, s3: Place, small: Path, monk
 
 
 def test_a_store_that_is_not_there_is_said_to_be_none(pinch: Pinch, s3: Place) -> None:
-    assert "there is no" in pinch("verify", "--store", s3.location, check=2).stderr
-    assert "there is no" in pinch("gc", "--store", s3.location, check=2).stderr
+    assert "nothing is there" in pinch("verify", "--store", s3.location, check=2).stderr
+    assert "nothing is there" in pinch("gc", "--store", s3.location, check=2).stderr
 
 
 # What lies on this machine
