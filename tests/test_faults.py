@@ -16,7 +16,7 @@ from orchestrator.store import Store
 from tests.conftest import SMALL, Pinch
 from tests.faults import Session, checkpointed, complete, digests, leased, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 SLOW_PUBLISHING = """

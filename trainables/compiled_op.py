@@ -5,6 +5,9 @@ that is killed at that moment leaves it behind, and every later one on the machi
 compiling goes one process at a time under a lock of the operating system's, which ends with its process, in a folder
 where nobody else compiles: whose turn it is knows that a mark it finds is nobody's.
 
+The compiling is driven by the environment's own ninja: another version of it, first on some process's path, would take
+every file for out of date, compile all of it anew, and the next process with the first one again.
+
 ``python -m trainables.compiled_op`` compiles it beforehand.
 """
 
@@ -12,6 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -34,18 +40,25 @@ def build() -> None:
 
     place = folder()
     place.mkdir(parents=True, exist_ok=True)
-    before = os.environ.get("TORCH_EXTENSIONS_DIR")
-    with FileLock(place / "building.lock"):
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    with FileLock(place / "building.lock"), _set({"TORCH_EXTENSIONS_DIR": str(place), "PATH": programs}):
         for mark in place.glob("*/lock"):
             mark.unlink()
-        os.environ["TORCH_EXTENSIONS_DIR"] = str(place)
-        try:
-            build_shm_op()
-        finally:
-            if before is None:
-                del os.environ["TORCH_EXTENSIONS_DIR"]
-            else:
-                os.environ["TORCH_EXTENSIONS_DIR"] = before
+        build_shm_op()
+
+
+@contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, for the duration."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 if __name__ == "__main__":
