@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.faults import Session
 from tests.object_servers import free_port
@@ -44,11 +45,16 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of that sweep, after a run in which nothing went wrong."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "small.yaml").write_text(SMALL)
-    session = Session(folder / "small.yaml", folder / "store")
-    assert session.wait() == 0, session.text()
+    """The store of that sweep, after a run in which nothing went wrong; one for all the processes that run tests."""
+    of_this_process = tmp_path_factory.getbasetemp()
+    folder = (of_this_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_this_process) / "undisturbed"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            (folder / "small.yaml").write_text(SMALL)
+            session = Session(folder / "small.yaml", folder / "store")
+            assert session.wait() == 0, session.text()
+            (folder / "done").touch()
     return folder / "store"
 
 
