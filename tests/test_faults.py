@@ -36,36 +36,32 @@ os.rename = slowly
 """Loaded by every process of a session: whoever publishes a fine-tune holds its breath before the last step."""
 
 
-POINTS = {
-    "building the base": "base",
-    "a fine-tune": "fine_tune",
-    "generation": "generation_set",
-    "judging": "comparison",
-    "publishing": "",
-}
-
-
-@pytest.mark.parametrize("point", POINTS)
-def test_a_killed_session_is_gone_on_with_and_nothing_published_is_made_again(
-    point: str, small: Path, tmp_path: Path, undisturbed: Path, pinch: Pinch, request: pytest.FixtureRequest
+def test_a_session_killed_at_one_point_after_the_other_is_gone_on_with_and_nothing_published_is_made_again(
+    small: Path, tmp_path: Path, undisturbed: Path, pinch: Pinch
 ) -> None:
-    store = tmp_path / "store" if point == "building the base" else request.getfixturevalue("begun")
-    kind, flag, slow = POINTS[point], tmp_path / "publishing", tmp_path / "slow"
-    if not kind:
-        slow.mkdir()
-        (slow / "sitecustomize.py").write_text(SLOW_PUBLISHING.format(flag=str(flag)))
-    session = Session(small, store, path=None if kind else slow)
-    until(leased(store, small, kind) if kind else flag.exists, session)
-    if kind == "fine_tune":
-        until(lambda: checkpointed(store), session)
-    session.kill()
-    before = digests(store)
-    if not kind:
-        assert not list((store / "fine_tune").glob("*")), "what was about to be published is not half there"
+    store, flag, slow = tmp_path / "store", tmp_path / "publishing", tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(SLOW_PUBLISHING.format(flag=str(flag)))
+    points = {
+        "building the base": leased(store, small, "base"),
+        "a fine-tune": lambda: checkpointed(store),
+        "publishing": flag.exists,
+        "generation": leased(store, small, "generation_set"),
+        "judging": leased(store, small, "comparison"),
+    }
+    before: dict[str, str] = {}
+    for point, reached in points.items():
+        session = Session(small, store, path=slow if point == "publishing" else None)
+        until(reached, session)
+        session.kill()
+        there = digests(store)
+        assert {path: there.get(path) for path in before} == before, point
+        before = there
+        if point == "publishing":
+            assert not list((store / "fine_tune").glob("*")), "what was about to be published is not half there"
     again = Session(small, store)
     assert again.wait() == 0, again.text()
-    after = digests(store)
-    assert {path: after.get(path) for path in before} == before
+    assert {path: digests(store).get(path) for path in before} == before
     complete(store, small, undisturbed, pinch)
 
 

@@ -40,15 +40,18 @@ def made(session: Session) -> int:
     return sum(int(part.split()[0]) for part in counts.split(", ") if part.split()[-1] in kinds)
 
 
-@pytest.mark.parametrize("clocks", [(0, 0), (0, 3600, 0, -3600)], ids=["two", "four, two with wrong clocks"])
-def test_sessions_share_the_work_and_make_nothing_twice(
-    clocks: tuple[int, ...], small: Path, begun: Path, undisturbed: Path, pinch: Pinch, tmp_path: Path
+def test_two_sessions_and_then_four_some_with_wrong_clocks_share_the_work_and_make_nothing_twice(
+    small: Path, begun: Path, undisturbed: Path, pinch: Pinch, tmp_path: Path
 ) -> None:
-    sessions = []
-    for number, seconds in enumerate(clocks):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "sitecustomize.py").write_text(WRONG_CLOCK.format(seconds=seconds))
-        sessions.append(Session(small, begun, path=tmp_path / str(number)))
+    def session(seconds: int) -> Session:
+        folder = tmp_path / f"clock-{seconds}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(WRONG_CLOCK.format(seconds=seconds))
+        return Session(small, begun, path=folder)
+
+    sessions = [Session(small, begun), session(3600)]
+    until(lambda: any((begun / "fine_tune").glob("*/manifest.json")), sessions[0])
+    sessions += [Session(small, begun), session(-3600)]
     for session in sessions:
         assert session.wait(1200) == 0, session.text()
     complete(begun, small, undisturbed, pinch)
