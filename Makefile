@@ -8,7 +8,7 @@ TORCH := torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # vLLM in the test's own process takes torch's process groups with it when it ends: these files have a process to themselves.
 ENGINES := tests/test_generate.py tests/test_judges.py
-# Two files at a time: most of a test is the start of processes, which wait more than they work.
+# Two files at a time; not the slow tests, whose runs take both cores by themselves.
 TWO := --numprocesses 2 --dist loadfile
 LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
 AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
@@ -30,7 +30,7 @@ test: $(VENV)/installed lint  ## formatting, types and the fast tests
 
 test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language models
 	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest $(TWO) -m slow $(foreach f,$(ENGINES),--ignore=$(f))
+	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES),--ignore=$(f))
 	$(BIN)/python -m pytest -m slow $(ENGINES)
 
 test-cluster: $(VENV)/installed  ## `ray up`, a sweep, a lost worker, `ray down`; in namespaces of its own, so as root
