@@ -10,6 +10,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 ENGINES := tests/test_generate.py tests/test_judges.py
 # Two files at a time; not the slow tests, whose runs take both cores by themselves.
 TWO := --numprocesses 2 --dist loadfile
+# Whole sweeps with faults in them and on clusters that are made for it: an hour by itself, so not among the slow tests.
+FAULTS := $(addprefix tests/test_,faults_workers.py faults_nodes.py faults_sessions.py faults_services.py failed_steps.py canary.py crew.py tracking_postgres.py)
 LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
 AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
 export RAY_USAGE_STATS_ENABLED := 0
@@ -18,7 +20,7 @@ export VLLM_NO_USAGE_STATS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test test-all test-cluster lint audit lock environment clean
+.PHONY: demo test test-all test-faults test-cluster lint audit lock environment clean
 
 demo: $(VENV)/installed  ## the main job, then where to look
 	$(BIN)/pinch run demo
@@ -30,8 +32,12 @@ test: $(VENV)/installed lint  ## formatting, types and the fast tests
 
 test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language models
 	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES),--ignore=$(f))
+	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES) $(FAULTS),--ignore=$(f))
 	$(BIN)/python -m pytest -m slow $(ENGINES)
+
+test-faults: $(VENV)/installed  ## killed, stopped, starved and lost workers, sessions and machines; needs redis-server for one of them
+	$(BIN)/python -m pytest -m slow $(FAULTS)
+	$(BIN)/python -m pytest -m slow tests/test_submit.py -k came_back
 
 test-cluster: $(VENV)/installed  ## `ray up`, a sweep, a lost worker, `ray down`; in namespaces of its own, so as root
 	@for tool in /usr/sbin/sshd ssh rsync ip setpriv unshare; do command -v $$tool >/dev/null || \

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -36,20 +35,11 @@ CALLS = 4 * 6 * 2
 PRICE = "runtime.prices={million_judge_tokens: {amount: 100, date: 2026-11-01}}"
 
 
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a sweep file and a store that holds everything but a remote judge's verdicts."""
-    folder = tmp_path_factory.mktemp("answered")
-    (folder / "small.yaml").write_text(SMALL)
-    session = Session(folder / "small.yaml", folder / "store")
-    assert session.wait() == 0, session.text()
-    return folder
-
-
 @pytest.fixture
-def place(answered: Path, tmp_path: Path) -> Path:
-    """A copy of it to judge in."""
-    subprocess.run(["cp", "-r", str(answered / "small.yaml"), str(answered / "store"), str(tmp_path)], check=True)
+def place(undisturbed: Path, tmp_path: Path) -> Path:
+    """A folder with a sweep file and a store that holds everything but a remote judge's verdicts, to judge in."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    shutil.copytree(undisturbed, tmp_path / "store")
     return tmp_path
 
 
