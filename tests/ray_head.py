@@ -38,13 +38,12 @@ exec {python} -m orchestrator.cli "$@"
 
 
 class RayHead:
-    """`ray start --head` as a process of its own, with further ``arguments``; what it starts ends with it."""
+    """`ray start --head` as a process of its own; what it starts ends with it."""
 
-    def __init__(self, *arguments: str, more: dict[str, str] | None = None) -> None:
+    def __init__(self, more: dict[str, str] | None = None) -> None:
         """Args:
         more: of its environment.
         """
-        self.arguments = arguments
         # Ray's sockets lie in here, and the path of a socket may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self.ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
@@ -89,7 +88,6 @@ class RayHead:
                     *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=2", "--num-gpus=0"),
                     *(f"--temp-dir={self.folder}", "--object-store-memory=200000000", "--disable-usage-stats"),
                     *arguments,
-                    *self.arguments,
                 ],
                 env=self.environment,
                 stdout=log,
