@@ -69,7 +69,7 @@ def test_a_sweep_runs_on_an_object_store_and_is_looked_at_from_elsewhere(
     assert len(rows) == 6
     assert all(row["if_score"] for row in rows)
     pinch("report", small, "--store", s3.location, "--out", tmp_path / "report")
-    page = (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "small-report.html").read_text()
     assert s3.location in page
     assert not list((tmp_path / "another-machine").rglob("model.safetensors")), "weights are not fetched"
     assert "0 did not" in pinch("verify", "--store", s3.location).stderr
