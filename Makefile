@@ -12,6 +12,7 @@ ENGINES := tests/test_generate.py tests/test_judges.py
 TWO := --numprocesses 2 --dist loadfile
 # Whole sweeps with faults in them and on clusters that are made for it: an hour by itself, so not among the slow tests.
 FAULTS := $(addprefix tests/test_,faults_workers.py faults_nodes.py faults_sessions.py faults_services.py failed_steps.py canary.py crew.py tracking_postgres.py remote_run.py security_run.py)
+REDIS := tests/test_submit.py::test_a_head_that_died_and_came_back_is_given_the_sweep_again[Redis]
 LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
 AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
 export RAY_USAGE_STATS_ENABLED := 0
@@ -32,12 +33,12 @@ test: $(VENV)/installed lint  ## formatting, types and the fast tests
 
 test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language models
 	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES) $(FAULTS),--ignore=$(f))
+	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES) $(FAULTS),--ignore=$(f)) --deselect '$(REDIS)'
 	$(BIN)/python -m pytest -m slow $(ENGINES)
 
 test-faults: $(VENV)/installed  ## killed, stopped, starved and lost workers, sessions and machines; needs redis-server for one of them
 	$(BIN)/python -m pytest -m slow $(FAULTS)
-	$(BIN)/python -m pytest -m slow tests/test_submit.py -k came_back
+	$(BIN)/python -m pytest -m slow '$(REDIS)'
 
 test-cluster: $(VENV)/installed  ## `ray up`, a sweep, a lost worker, `ray down`; in namespaces of its own, so as root
 	@for tool in /usr/sbin/sshd ssh rsync ip setpriv unshare; do command -v $$tool >/dev/null || \

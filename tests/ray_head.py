@@ -125,7 +125,10 @@ class RayHead:
         return (process.info["environ"] or {}).get(_MARK) == str(self.folder)  # type: ignore[attr-defined]
 
     def log(self) -> str:
-        return (self.folder / f"head-{self._life}.log").read_text(errors="replace")[-3000:]
+        """The ends of what it and its node's processes printed."""
+        logs = [self.folder / f"head-{self._life}.log", *self.folder.glob("session_latest/logs/dashboard_agent*.log")]
+        logs += self.folder.glob("session_latest/logs/raylet*.out")
+        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in logs)
 
 
 def _free_ports(count: int) -> list[int]:

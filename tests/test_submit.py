@@ -240,7 +240,7 @@ class Submit:
     """`pinch submit` as a process of its own."""
 
     def __init__(self, head: RayHead, sweep: Path, store: Path, *, as_typed: bool = False) -> None:
-        self.store = store
+        self.head, self.store = head, store
         self.log = store.parent / f"submit-{time.monotonic_ns()}.log"
         command = ["-c", FOLLOW, str(sweep), str(store), head.address]
         if as_typed:
@@ -278,7 +278,7 @@ class Submit:
         return any((self.store / "attempts").glob("*/checkpoint-*"))
 
     def wait(self, status: int, timeout: float = 500) -> None:
-        assert self.process.wait(timeout) == status, self.text()
+        assert self.process.wait(timeout) == status, f"{self.text()}\n{self.head.log()}"
 
 
 TWO = SMALL.replace("  - {study: pinch, languages: [en, fi], percents: [50], counts: []}\n", "")
@@ -303,20 +303,13 @@ def _no_orders(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def first(head: RayHead, tmp_path_factory: pytest.TempPathFactory) -> Submit:
-    """A sweep with files of one's own, submitted as typed; its base serves the other tests."""
+def first(head: RayHead, undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Submit:
+    """A sweep with files of one's own, submitted as typed; the store holds its base."""
     folder = tmp_path_factory.mktemp("first")
+    shutil.copytree(undisturbed / "base", folder / "store" / "base")
     submit = Submit(head, _files_sweep(folder), folder / "store", as_typed=True)
     submit.wait(0)
     return submit
-
-
-@pytest.fixture
-def store(first: Submit, tmp_path: Path) -> Path:
-    store = tmp_path / "store"
-    store.mkdir()
-    subprocess.run(["cp", "-r", str(first.store / "base"), str(store)], check=True)
-    return store
 
 
 @pytest.fixture
@@ -359,9 +352,9 @@ def test_without_the_clusters_token_it_says_which_variables_to_set(head: RayHead
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_a_killed_job_is_submitted_again(
-    head: RayHead, sweep: Path, store: Path
+    head: RayHead, sweep: Path, begun: Path
 ) -> None:
-    left = Submit(head, sweep, store)
+    left = Submit(head, sweep, begun)
     left.until(lambda: bool(left.ids()))
     (submission,) = left.ids()
     driver = left.driver(submission)
@@ -371,30 +364,30 @@ def test_ctrl_c_leaves_the_job_running_and_a_killed_job_is_submitted_again(
         assert words in left.text()
     assert driver.is_running()
 
-    again = Submit(head, sweep, store)
+    again = Submit(head, sweep, begun)
     again.until(lambda: f"Following {submission}" in again.text())
     again.until(again.tuning)
     driver.kill()
-    before = digests(store)
+    before = digests(begun)
     again.wait(0)
     (second,) = again.ids()
     assert second != submission
-    assert missing(sweep, store) == 0
-    assert {path: digest for path, digest in digests(store).items() if path in before} == before
+    assert missing(sweep, begun) == 0
+    assert {path: digest for path, digest in digests(begun).items() if path in before} == before
 
 
 @pytest.mark.slow
 def test_a_job_that_ray_calls_running_is_dead_when_its_heart_stands_still(
-    head: RayHead, sweep: Path, store: Path
+    head: RayHead, sweep: Path, begun: Path
 ) -> None:
-    submit = Submit(head, sweep, store)
+    submit = Submit(head, sweep, begun)
     submit.until(submit.tuning)
     (first,) = submit.ids()
     submit.driver(first).suspend()
     submit.until(lambda: len(submit.ids()) == 2)
     assert f"{first} is lost: Ray says running, but its heartbeat in the store stopped" in submit.text()
     submit.wait(0)
-    assert missing(sweep, store) == 0
+    assert missing(sweep, begun) == 0
 
 
 @pytest.fixture(params=["nothing", "Redis"])
@@ -420,10 +413,10 @@ def remembering(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RayH
 
 @pytest.mark.slow
 def test_a_head_that_died_and_came_back_is_given_the_sweep_again(
-    remembering: RayHead, sweep: Path, store: Path
+    remembering: RayHead, sweep: Path, begun: Path
 ) -> None:
     head = remembering
-    submit = Submit(head, sweep, store)
+    submit = Submit(head, sweep, begun)
     submit.until(submit.tuning)
     head.kill()
     submit.until(lambda: "waiting for it to come back" in submit.text())
@@ -431,13 +424,13 @@ def test_a_head_that_died_and_came_back_is_given_the_sweep_again(
     submit.wait(0)
     assert len(set(submit.ids())) == 2
     assert f"{submit.ids()[0]} is lost" in submit.text()
-    assert missing(sweep, store) == 0
+    assert missing(sweep, begun) == 0
 
 
 @pytest.mark.slow
-def test_a_sweep_that_moves_nowhere_is_not_submitted_for_ever(head: RayHead, sweep: Path, store: Path) -> None:
+def test_a_sweep_that_moves_nowhere_is_not_submitted_for_ever(head: RayHead, sweep: Path, begun: Path) -> None:
     head.orders.write_text("echo struck down; kill -9 $$\n")
-    submit = Submit(head, sweep, store)
+    submit = Submit(head, sweep, begun)
     submit.wait(3, timeout=120)
     assert len(set(submit.ids())) == 3
     assert "3 attempts in a row died without a new result" in submit.text()
@@ -445,17 +438,17 @@ def test_a_sweep_that_moves_nowhere_is_not_submitted_for_ever(head: RayHead, swe
 
 
 @pytest.mark.slow
-def test_a_job_that_says_done_is_asked_for_what_it_made(head: RayHead, sweep: Path, store: Path) -> None:
+def test_a_job_that_says_done_is_asked_for_what_it_made(head: RayHead, sweep: Path, begun: Path) -> None:
     head.orders.write_text("exit 0\n")
-    submit = Submit(head, sweep, store)
+    submit = Submit(head, sweep, begun)
     submit.wait(3, timeout=120)
     assert "Ray says its job is done, but" in submit.text()
 
 
 @pytest.mark.slow
-def test_input_that_the_cluster_cannot_use_is_bad_input_here_too(head: RayHead, sweep: Path, store: Path) -> None:
+def test_input_that_the_cluster_cannot_use_is_bad_input_here_too(head: RayHead, sweep: Path, begun: Path) -> None:
     head.orders.write_text('echo "small.yaml: base: is not there"; exit 2\n')
-    submit = Submit(head, sweep, store, as_typed=True)
+    submit = Submit(head, sweep, begun, as_typed=True)
     submit.wait(2, timeout=120)
     assert "small.yaml: base: is not there" in submit.text()
     assert len(submit.ids()) == 1

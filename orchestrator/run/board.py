@@ -62,6 +62,10 @@ class Board:
     def state(self, step: Step) -> State:
         return self.agenda.states[step.key]
 
+    def has(self, *kinds: str) -> bool:
+        """Whether there are steps of these kinds, in whatever state."""
+        return not set(kinds).isdisjoint(self.agenda.kinds)
+
     def counts(self, kind: str) -> dict[State, int]:
         """How many steps of a kind are in each state."""
         with self._lock:

@@ -147,6 +147,7 @@ def _work(
     address: str | None,
 ) -> None:
     from orchestrator.run import cluster
+    from orchestrator.run.agenda import KINDS
     from orchestrator.run.crew import Crew
     from orchestrator.run.evaluation import Evaluation
     from orchestrator.run.gpus import Nodes
@@ -193,9 +194,9 @@ def _work(
         tuning = Tuning(plan, board, settings, crew, heard)
         evaluation = Evaluation(plan, board, place, crew, progress.say, shares.engine_threads)
         sizing = Sizing(plan, board, nodes, lambda: evaluation.translators.need_the_machine, progress.say)
-        crew.add(Role.LANE, tuning.post(sizing.lane))
-        for role, post in evaluation.posts(sizing).items():
-            crew.add(role, post)
+        for role, post in {Role.LANE: tuning.post(sizing.lane), **evaluation.posts(sizing)}.items():
+            if board.has(*KINDS[role]):  # translating has no fine-tunes, and no base to know the size of one from
+                crew.add(role, post)
         recorded = 0
         try:
             while board.unfinished():
