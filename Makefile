@@ -12,7 +12,7 @@ ENGINES := tests/test_generate.py tests/test_judges.py
 TWO := --numprocesses 2 --dist loadfile
 # Whole sweeps with faults in them and on clusters that are made for it: an hour by itself, so not among the slow tests.
 FAULTS := $(addprefix tests/test_,faults_workers.py faults_nodes.py faults_sessions.py faults_services.py failed_steps.py canary.py crew.py tracking_postgres.py remote_run.py security_run.py)
-REDIS := tests/test_submit.py::test_a_head_that_died_and_came_back_is_given_the_sweep_again[Redis]
+REDIS := tests/test_submit_run.py::test_a_head_that_died_and_came_back_is_given_the_sweep_again[Redis]
 LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
 AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
 export RAY_USAGE_STATS_ENABLED := 0

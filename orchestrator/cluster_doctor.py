@@ -27,6 +27,7 @@ from orchestrator.environment import program
 from orchestrator.plan import Plan
 from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
 from orchestrator.storage import open_storage
+from orchestrator.storage.cache import Cache, cache_bytes, cache_folder
 from orchestrator.store import Store
 from trainables.base_models import BaseSource, loadable, readable
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
@@ -68,6 +69,7 @@ class Seen:
     store: str | None
     models: tuple[str, ...]
     judge: str | None
+    cache: str | None
     scratch_free: int
     scratch_share: float
 
@@ -87,6 +89,7 @@ def look(asked: Asked, scratch: str) -> Seen:
         store=problem,
         models=tuple(_model_problems(asked, published=problem is None)),
         judge=_judge_problem(asked),
+        cache=_cache_problem(asked),
         scratch_free=usage.free,
         scratch_share=1 - usage.free / usage.total,
     )
@@ -146,6 +149,23 @@ def _judge_problem(asked: Asked) -> str | None:
     except (EnvironmentProblem, Unreachable) as problem:
         return f"{problem}; the judge must be reached from every node"
     return None
+
+
+def _cache_problem(asked: Asked) -> str | None:
+    """Of a store elsewhere: whether the copies that it may hold here fit on their disk."""
+    if "://" not in asked.store:
+        return None
+    try:
+        cache = Cache(cache_folder(), cache_bytes())
+        grows, free = cache.room()
+    except (UserError, OSError) as problem:
+        return f"PINCH_CACHE: {problem}"
+    if grows <= free:
+        return None
+    return (
+        f"its cache may grow by {human_bytes(grows)}, and {human_bytes(free)} are free where it lies, {cache.folder}; "
+        "name a larger disk in PINCH_CACHE there, or a smaller bound in PINCH_CACHE_GB"
+    )
 
 
 def examine_cluster(location: str, address: str | None, plan: Plan | None, console: Console) -> bool:
@@ -258,6 +278,7 @@ def _judge(plan: Plan, judge: RemoteJudge, rows: list[_Row]) -> Iterator[Finding
 
 def _nodes(rows: list[_Row]) -> Iterator[Finding]:
     ours = versions()
+    weights_go = {row.name for row in rows if row.ray_gpus} or {row.name for row in rows}
     for row in rows:
         seen = row.seen
         if seen is None:
@@ -280,6 +301,8 @@ def _nodes(rows: list[_Row]) -> Iterator[Finding]:
             yield row.name, False, seen.store
         for problem in (*seen.models, *([seen.judge] if seen.judge else ())):
             yield row.name, False, problem
+        if seen.cache and row.name in weights_go:
+            yield row.name, False, seen.cache
         if seen.scratch_share >= RAY_STOPS_AT:
             yield row.name, False, f"its disk is {seen.scratch_share:.0%} full, and Ray gives it no work; free some"
         elif seen.scratch_free < SPARE:

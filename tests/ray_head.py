@@ -108,12 +108,13 @@ class RayHead:
         """End it and everything it started, as a power cut would; the jobs' drivers are among that."""
         if self._process is None:
             return
-        everybody = [process for process in psutil.process_iter(["environ"]) if self._owns(process)]
-        for process in everybody:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        # Until nobody is left: what is started while the others are looked for would hold on to the ports it inherited.
+        while everybody := [process for process in psutil.process_iter(["environ"]) if self._owns(process)]:
+            for process in everybody:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(everybody, timeout=30)
         self._process.wait(30)
-        psutil.wait_procs(everybody, timeout=30)
         self._process = None
 
     def close(self) -> None:

@@ -19,16 +19,18 @@ from tests.store_places import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+SMALL_CACHE = {"PINCH_CACHE_GB": "1"}
+
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head, on loopback."""
+    """A head, on loopback, whose cache fits on any disk."""
     from ray.cluster_utils import Cluster
 
     from orchestrator.run.loopback import on_loopback
 
     with on_loopback():
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "env_vars": SMALL_CACHE})
         yield made
         made.shutdown()
 
@@ -77,17 +79,18 @@ def test_a_folder_that_is_no_store_is_looked_at_and_left_as_it_was(
 
 
 def test_an_object_store_is_written_and_read_from_every_node(
-    s3: Place, cluster: Any, tmp_path: Path, pinch: Pinch, monkeypatch: pytest.MonkeyPatch
+    s3: Place, cluster: Any, tmp_path: Path, pinch: Pinch
 ) -> None:
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, env_vars=SMALL_CACHE)
     said = pinch("doctor", "--address", cluster.address, "--store", s3.location).stderr
     assert f"{s3.location} can be written from here" in said
     assert "NO" not in said
     assert s3.open().storage.names("") == []
-    cluster.add_node(num_cpus=1, env_vars={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    cluster.add_node(num_cpus=1, env_vars={"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "PINCH_CACHE_GB": "1e6"})
     said = pinch("doctor", "--address", cluster.address, "--store", s3.location, check=3).stderr
-    (line,) = [line for line in said.splitlines() if line.strip().startswith("NO")]
-    assert f"{s3.location}: no answer" in line and "give every node the same access" in line
+    away, large = [line for line in said.splitlines() if line.strip().startswith("NO")]
+    assert f"{s3.location}: no answer" in away and "give every node the same access" in away
+    assert "its cache may grow by" in large and "a smaller bound in PINCH_CACHE_GB" in large
 
 
 def test_what_is_wrong_is_named_with_its_node_and_its_cure(

@@ -17,8 +17,8 @@ from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
 from tests.conftest import Pinch
 from tests.object_servers import Proxy, clear_clients, free_port
+from tests.store_examples import WEIGHTS, forget_machine, make, step
 from tests.store_places import Place
-from tests.test_store import WEIGHTS, forget_machine, make, step
 from trainables.errors import EnvironmentProblem, UserError
 
 

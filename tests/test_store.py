@@ -6,10 +6,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,25 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.identity import Step
-from orchestrator.leases import Sessions
-from orchestrator.storage import Entry
 from orchestrator.store import Corrupt, Store
+from tests.store_examples import WEIGHTS, make, step
 from tests.store_places import Place
 from trainables.errors import UserError
-
-WEIGHTS = "checkpoint-000010/model.safetensors"
-
-
-def step(name: str = "mono-fi", **payload: object) -> Step:
-    return Step(kind="fine_tune", name=name, payload={"name": name, **payload})
-
-
-def make(store: Store, what: Step, text: str = "weights") -> Entry:
-    attempt = store.attempt(what)
-    (attempt / WEIGHTS).parent.mkdir()
-    (attempt / WEIGHTS).write_text(text)
-    return store.publish(what, attempt, {"seconds": 1.0})
 
 
 @pytest.fixture
@@ -227,6 +209,20 @@ def test_a_place_that_is_looked_at_stays_as_it_is(place: Place) -> None:
     assert not looked.root.exists()
 
 
+def test_the_manifest_is_the_last_file_of_a_result(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = folder.attempt(step())
+    (attempt / "data.json").write_text("{}")
+    monkeypatch.setattr("os.rename", _full_disk)
+    with pytest.raises(Exception, match="published"):
+        folder.publish(step(), attempt, {})
+    assert folder.find("fine_tune", step().key) is None
+    assert (attempt / "manifest.json").exists()
+
+
+def _full_disk(*paths: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 # Records: what everything two sessions may do at once comes down to
 
 
@@ -288,198 +284,3 @@ def test_processes_that_publish_the_same_steps_agree_on_every_result(store: Stor
     assert seen[0] == seen[1] == seen[2]
     assert [problem for _, problem in store.verify()] == [None] * MANY
     assert list(store.storage.attempts()) == []
-
-
-# Leases
-
-
-@pytest.fixture
-def sessions(store: Store) -> Sessions:
-    store.sessions.start("test")
-    return store.sessions
-
-
-HOLDER = """
-import sys, time
-from orchestrator.store import Store
-store = Store(sys.argv[1])
-store.sessions.start("holder")
-assert store.sessions.acquire("a" * 64)
-print(store.sessions.id, flush=True)
-time.sleep(600)
-"""
-
-
-def hold(store: Store) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, store.location], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
-
-
-def test_a_lease_is_held_by_one_session_and_given_back(sessions: Sessions, store: Store) -> None:
-    process, holder = hold(store)
-    try:
-        assert not sessions.acquire("a" * 64)
-        assert sessions.acquire("b" * 64)
-        assert sessions.acquire("b" * 64), "holding it already is fine"
-        assert sessions.holder("a" * 64) is not None
-        assert sessions.held()["a" * 16] == holder
-        assert sessions.holders().keys() == {"a" * 16, "b" * 16}
-    finally:
-        process.kill()
-        process.wait()
-    sessions.release("b" * 64)
-    sessions.release("a" * 64)
-    assert sessions.holder("b" * 64) is None
-    assert sessions.held() == {"a" * 16: holder}, "only what is ours is given back"
-    assert sessions.holders() == {}
-    sessions.stop()
-
-
-def test_the_lease_of_a_killed_process_is_taken_over_at_once(sessions: Sessions, store: Store) -> None:
-    process, _ = hold(store)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    began = time.monotonic()
-    assert sessions.acquire("a" * 64)
-    assert time.monotonic() - began < 5
-    sessions.stop()
-
-
-def test_the_lease_of_a_stopped_process_is_taken_over_when_its_beat_stands_still(
-    sessions: Sessions, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store.storage, "dead_after", 3.0)
-    process, _ = hold(store)
-    try:
-        process.send_signal(signal.SIGSTOP)
-        assert not sessions.acquire("a" * 64), "its beat has only just been seen"
-        deadline = time.monotonic() + 60
-        while not sessions.acquire("a" * 64):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-    finally:
-        process.kill()
-        process.wait()
-    sessions.stop()
-
-
-def test_a_stopped_session_holds_nothing(sessions: Sessions, store: Store) -> None:
-    assert sessions.acquire("a" * 64)
-    sessions.stop()
-    assert sessions.held() == {}
-    assert store.storage.names("sessions") == []
-
-
-def test_a_store_that_was_away_says_nothing_about_anybodys_beat(
-    sessions: Sessions, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store.storage, "dead_after", 3.0)
-    process, holder = hold(store)
-    try:
-        process.send_signal(signal.SIGSTOP)
-        assert sessions.alive(holder)
-        with monkeypatch.context() as away:
-            away.setattr(store.storage, "read", _gone)
-            time.sleep(2)
-            with pytest.raises(OSError, match="away"):
-                sessions.alive(holder)
-        time.sleep(2)
-        assert sessions.alive(holder), "four seconds after it was seen, but it could not be watched"
-        time.sleep(3.5)
-        assert not sessions.alive(holder)
-    finally:
-        process.kill()
-        process.wait()
-    sessions.stop()
-
-
-def _gone(name: str) -> bytes:
-    raise OSError("away")
-
-
-# Attempts
-
-
-LEAVER = """
-import os, signal, sys
-from tests.test_store import step
-from orchestrator.store import Store
-store = Store(sys.argv[1])
-store.sessions.start("leaver")
-attempt = store.attempt(step())
-(attempt / "state-000001").mkdir()
-(attempt / "state-000001" / "state.json").write_text("half-way")
-store.save(attempt)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def leave(store: Store) -> None:
-    """A session begins the step, saves a state, and is killed."""
-    root = str(Path(__file__).parent.parent)
-    ended = subprocess.run([sys.executable, "-c", LEAVER, store.location], cwd=root, check=False)
-    assert ended.returncode == -signal.SIGKILL
-
-
-def test_what_a_dead_session_left_is_adopted_by_who_holds_the_lease(store: Store) -> None:
-    leave(store)
-    forget_machine(store)
-    ours = store.adopt(step())
-    assert ours is not None
-    assert (ours / "state-000001" / "state.json").read_text() == "half-way"
-    assert [attempt.about["session"] for attempt in store.storage.attempts()] == [store.sessions.id]
-    assert store.adopt(step("mono-en")) is None
-    (ours / "done").write_text("done")
-    made = store.publish(step(), ours, {})
-    assert set(made.manifest["files"]) == {"done", "state-000001/state.json"}
-    assert [problem for _, problem in store.verify()] == [None]
-
-
-def forget_machine(store: Store) -> None:
-    """As on another machine: nothing of the store lies here but the store itself."""
-    if str(store.root) != store.location:
-        subprocess.run(["rm", "-rf", str(store.root)], check=True)
-
-
-def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> None:
-    leave(store)
-    others = [place.open() for _ in range(3)]
-    for other in others:
-        other.sessions.start("test")
-    with ThreadPoolExecutor(3) as pool:
-        taken = list(pool.map(lambda one: one.adopt(step()), others))
-    for other in others:
-        other.sessions.stop()
-    assert sum(path is not None for path in taken) == 1
-
-
-def test_what_dead_sessions_left_is_found_and_discarded_and_a_living_ones_is_not(store: Store, place: Place) -> None:
-    leave(store)
-    store.sessions.start("test")
-    ours = store.attempt(step("mono-en"))
-    (ours / "x").write_text("x")
-    store.save(ours)
-    left = list(place.open().abandoned())
-    assert [attempt.name.split(".")[0] for attempt in left] == [step().folder]
-    assert sum(left[0].files.values()) == len("half-way")
-    store.discard(left[0])
-    assert [attempt.name for attempt in store.storage.attempts()] == [ours.name]
-    store.discard(ours)
-    store.sessions.stop()
-    assert list(store.storage.attempts()) == []
-    assert not [name for name in store.storage.names("fine_tune") if "state" in name]
-
-
-def test_the_manifest_is_the_last_file_of_a_result(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt = folder.attempt(step())
-    (attempt / "data.json").write_text("{}")
-    monkeypatch.setattr("os.rename", _full_disk)
-    with pytest.raises(Exception, match="published"):
-        folder.publish(step(), attempt, {})
-    assert folder.find("fine_tune", step().key) is None
-    assert (attempt / "manifest.json").exists()
-
-
-def _full_disk(*paths: object) -> None:
-    raise OSError(28, "No space left on device")

@@ -254,12 +254,18 @@ class Lane:
             except Empty:
                 if gone:
                     self.poisoned = True
-                    raise LaneDied(f"the lane's workers are gone: {self._error or 'they ended'}") from self._error
+                    raise LaneDied(f"the lane's workers are gone: {self._why()}") from self._error
                 if time.monotonic() >= deadline:
                     return None
             except RayError as problem:
                 self.poisoned = True
                 raise LaneDied(f"the lane's queue is gone: {problem}") from problem
+
+    def _why(self) -> str:
+        """What ended the workers: in the first line in short, then all that Ray Train said."""
+        failures = getattr(self._error, "worker_failures", {})
+        short = "; ".join(f"{type(one).__name__} on worker {rank}" for rank, one in sorted(failures.items()))
+        return "\n".join(filter(None, (short, str(self._error or "they ended"))))
 
     def _find_controller(self) -> bool:
         """During stop: whether the controller has said who it is, now or within the seconds it takes to start."""

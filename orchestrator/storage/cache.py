@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from orchestrator.storage.base import Spoiled, measure
+from orchestrator.storage.base import Spoiled, measure, standing
 from trainables.errors import UserError
 
 GRACE = 600.0
@@ -79,6 +80,11 @@ class Cache:
             blob.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, blob)
             os.utime(blob)
+
+    def room(self) -> tuple[int, int]:
+        """Bytes that it may still grow by, and bytes that are free on its disk."""
+        used = sum(entry.stat().st_size for entry in _files(self.folder / "sha256"))
+        return max(0, self.limit - used), shutil.disk_usage(standing(self.folder)).free
 
     def drop(self, digest: str) -> None:
         """Forget a file, because its content changed here."""
