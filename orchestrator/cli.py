@@ -203,11 +203,19 @@ def report(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page, figures and CSVs go.")] = Path(
         "pinch-report"
     ),
+    pretraining: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="language,percent: the base's pre-training documents in each language, for figure 8."
+        ),
+    ] = None,
 ) -> None:
     """Figures (PNG, PDF), their numbers (CSV) and one HTML page that opens from disk; also while running."""
+    from orchestrator.report.shares import read_shares
     from orchestrator.reporting import write_report
 
-    page = write_report(plan_of(sweep, overrides), results_at(store), store, out).page
+    shares = read_shares(pretraining) if pretraining else None
+    page = write_report(plan_of(sweep, overrides), results_at(store), store, out, shares).page
     err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -384,7 +392,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:  # noqa: BLE001  (the last line of defence: it is shown whole)
+    except Exception as problem:  # noqa: BLE001  (the last line of defence: it is shown whole)
+        from orchestrator.store import Corrupt
+
+        if isinstance(problem, Corrupt):
+            cure = "It is in quarantine now; make it again: pinch run"
+            err.print(f"{problem}. {cure}", markup=False, highlight=False, soft_wrap=True)
+            sys.exit(3)
         err.print_exception()
         err.print("This is an error in Pinch; please report it with the lines above.", markup=False)
         sys.exit(3)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from orchestrator.corpus.tiny_statements import SHARES
 from orchestrator.corpus_card import CorpusCards
 from orchestrator.export.licences import licences
 from orchestrator.grids import Listed
@@ -26,8 +28,8 @@ from orchestrator.report.headline import headline
 from orchestrator.report.outputs import Outputs
 from orchestrator.report.page import write_page
 from orchestrator.report.ratings import draw_ratings
-from orchestrator.report.tables import agreement_table, write_tables
-from orchestrator.report.views import Details, Figure, Gap, ReportContext, StudyView, clean
+from orchestrator.report.tables import tables, write_tables
+from orchestrator.report.views import Details, Gap, ReportContext, StudyView, clean
 from orchestrator.review import review
 from orchestrator.scores import summaries
 from orchestrator.scores.agreement import agreement
@@ -50,52 +52,57 @@ class Report:
     """The page's first sentence."""
 
 
-def write_report(plan: Plan, store: Store, location: str, out: Path) -> Report:
+def write_report(
+    plan: Plan, store: Store, location: str, out: Path, pretraining: Mapping[str, float] | None = None
+) -> Report:
     """Draw the figures, write the tables and the page: beside the folder first, so that all of it comes or nothing.
 
     Args:
         location: the store as the user names it, for the commands the page shows.
         out: folder for page, figures and CSVs; only an earlier report's files are replaced.
+        pretraining: percent of the base's pre-training documents in each language, for figure 8; default: those of
+            ``tiny`` are known.
 
     Raises:
         UserError: when the folder cannot be written.
     """
     scores, outputs = ScoreTable(plan, store), Outputs(out)
     with tempfile.TemporaryDirectory(prefix="pinch-report-") as drawn:
-        report = _draw(plan, store, scores, location, Path(drawn))
+        report = _draw(plan, store, scores, location, Path(drawn), pretraining or _known_shares(plan))
         outputs.take(Path(drawn))
     return Report(out / report.page.name, tuple(out / path.name for path in report.files), report.headline)
 
 
-def _draw(plan: Plan, store: Store, scores: ScoreTable, location: str, out: Path) -> Report:
+def _draw(
+    plan: Plan, store: Store, scores: ScoreTable, location: str, out: Path, pretraining: Mapping[str, float]
+) -> Report:
     table = scores.frame(quality=True)
     studies = [_view(study, plan.grid.listed) for study in plan.sweep.studies]
     context = _context(plan, store, location, table)
     details = _details(plan, store, scores, table, studies)
+    answers = answers_in(plan, store)
+    agreed = agreement(verdicts(answers, scores)) if answers else None
     try:
-        figures = [*draw_figures(table, studies, context, out), *_people(plan, store, scores, context, out)]
+        figures = draw_figures(table, studies, context, out, averages=details.averages, pretraining=pretraining)
+        figures += [draw_ratings(own_ratings(answers), context, out)] if answers else []
+        figures += write_tables(tables(table, studies, agreement=agreed, pretraining=pretraining), context, out)
     except OSError as problem:
         raise UserError(f"--out {out}: cannot be written ({problem.strerror}); name another folder.") from None
     outputs = Outputs(out)
-    tables = [outputs.write(f"{context.sweep}-scores.csv", as_csv(scores.rows()))]
+    written = [outputs.write(f"{context.sweep}-scores.csv", as_csv(scores.rows()))]
     if details.card:
-        tables.append(
+        written.append(
             outputs.write(f"{context.sweep}-corpus.csv", as_csv(map(dict, details.card), tuple(details.card[0])))
         )
     samples = Chosen(plan, store, scores).samples(plan.cells)
     page = write_page(context, table, figures, samples, out, studies, details)
     prints = [path for figure in figures for path in (figure.pdf, figure.png, figure.csv)]
     answer = headline(clean(table), studies, context, details.averages)
-    return Report(page, (*tables, *prints), answer.sentence)
+    return Report(page, (*written, *prints), answer.sentence)
 
 
-def _people(plan: Plan, store: Store, scores: ScoreTable, context: ReportContext, out: Path) -> list[Figure]:
-    """What people said, where somebody did: figure 2 and table 3."""
-    answers = answers_in(plan, store)
-    if not answers:
-        return []
-    agreed = agreement_table(agreement(verdicts(answers, scores)))
-    return [draw_ratings(own_ratings(answers), context, out), *write_tables([agreed], context, out)]
+def _known_shares(plan: Plan) -> Mapping[str, float]:
+    return SHARES if plan.base_source.kind == "tiny" else {}
 
 
 def _details(plan: Plan, store: Store, scores: ScoreTable, table: pd.DataFrame, studies: list[StudyView]) -> Details:

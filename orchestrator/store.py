@@ -169,7 +169,17 @@ class Store:
             Corrupt: when a file is missing or changed; the result is in quarantine by then.
         """
         names = [name for name in entry.manifest["files"] if name.startswith(f"{part}/") or not part]
-        names = [name for name in names if weights or not is_weights(name)]
+        return self._proven(entry, [name for name in names if weights or not is_weights(name)])
+
+    def file(self, entry: Entry, name: str) -> Path:
+        """One file of a result on this machine, where only that is needed; its digest checked at the first use.
+
+        Raises:
+            Corrupt: as :meth:`use`.
+        """
+        return self._proven(entry, [name]) / name
+
+    def _proven(self, entry: Entry, names: list[str]) -> Path:
         fresh = [name for name in names if (entry.key, name) not in self._proved]
         try:
             self.storage.prove(entry, fresh)

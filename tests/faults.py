@@ -112,6 +112,13 @@ def digests(store: Path) -> dict[str, str]:
     return found
 
 
+def spoil(path: Path) -> None:
+    """Flip a bit of a file, as a bad disk does."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
 def leased(store: Path, sweep: Path, kind: str) -> Callable[[], bool]:
     """Whether a session works on a step of this kind right now."""
     keys = {step.key[:16] for step in Plan(load(str(sweep))).of_kind(kind)}

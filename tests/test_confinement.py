@@ -15,6 +15,7 @@ from orchestrator.storage import confined
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL
+from tests.tiny_models import random_model
 from trainables.errors import EnvironmentProblem, UserError
 
 # Names stay in the store
@@ -34,12 +35,12 @@ def test_what_a_user_names_cannot_lead_out_of_the_store(name: str, small: Path) 
             load(str(small))
 
 
-def test_what_files_and_folders_are_called_and_ids_do_not_lead_out_either(base: Path, tmp_path: Path) -> None:
+def test_what_files_and_folders_are_called_and_ids_do_not_lead_out_either(tmp_path: Path) -> None:
     """A model, a judge's prompt, examples: their names are other people's, and only a last part becomes a folder's."""
     from orchestrator.corpus.base import Example, write_corpus
 
     model, prompt = tmp_path / "..model..", tmp_path / "..prompt"
-    base.rename(model)
+    random_model(model, 1)
     prompt.mkdir()
     (prompt / "prompt.txt").write_text("{instruction}{first}{second}")
     path = tmp_path / "sweep.yaml"

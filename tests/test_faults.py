@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.store import Store
 from tests.conftest import SMALL, Pinch
-from tests.faults import Session, checkpointed, complete, digests, leased, until
+from tests.faults import Session, checkpointed, complete, digests, leased, spoil, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -98,16 +98,25 @@ def test_a_spoiled_checkpoint_is_quarantined_and_made_again(
     first = Session(small, begun)
     until(lambda: any((begun / "fine_tune").glob("*/manifest.json")), first)
     first.kill()
-    weights = next((begun / "fine_tune").glob("*/checkpoint-*/model.safetensors"))
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(bytes(content))
+    spoil(next((begun / "fine_tune").glob("*/checkpoint-*/model.safetensors")))
     for kind in ("selection", "generation_set", "comparison"):
         subprocess.run(["rm", "-rf", str(begun / kind)], check=True)
     again = Session(small, begun)
     assert again.wait() == 0, again.text()
     assert any((begun / "quarantine").glob("fine_tune-*/reason.txt"))
     complete(begun, small, undisturbed, pinch)
+
+
+def test_a_result_that_is_spoiled_when_everything_was_done_is_made_again(
+    small: Path, undisturbed: Path, tmp_path: Path, pinch: Pinch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    spoil(next((store / "selection").glob("*/scores.json")))
+    again = Session(small, store)
+    assert again.wait() == 0, again.text()
+    assert "scores.json does not have the content its manifest names: quarantined; making it again" in again.text()
+    complete(store, small, undisturbed, pinch)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from orchestrator.report import StudyView, draw_figures, published
 from orchestrator.report.cells import Cells, Value, difference
@@ -20,6 +21,8 @@ from orchestrator.report.shares import correlate, read_shares
 from orchestrator.report.views import Figure, clean, levels, study_rows
 from tests import paper_example as paper
 from tests import report_example as example
+from tests.conftest import SMALL, Pinch
+from tests.page_example import finished_store
 from trainables.errors import UserError
 
 
@@ -377,6 +380,20 @@ def test_shares_are_read_from_a_csv(tmp_path: Path) -> None:
     path = tmp_path / "shares.csv"
     path.write_text("language,percent\nfi,0.45\nen,78\n")
     assert read_shares(path) == {"fi": 0.45, "en": 78.0}
+
+
+def test_a_report_draws_figure_8_of_the_shares_it_is_given(small: Path, tmp_path: Path, pinch: Pinch) -> None:
+    plain = yaml.safe_load(SMALL)
+    plain["corpus"]["languages"] = codes = ["en", "es", "fi", "it", "ru"]
+    small.write_text(yaml.safe_dump(plain | {"studies": [{"study": "monolingual", "languages": codes}]}))
+    _, store = finished_store(small, tmp_path / "store")
+    given = tmp_path / "shares.csv"
+    given.write_text("language,percent\nes,3\nfi,0.5\nit,2\nru,1\n")
+    pinch("report", small, "--store", store.location, "--out", tmp_path / "out", "--pretraining", given)
+    drawn = pd.read_csv(tmp_path / "out" / "small-monolingual-shares.csv")
+    assert dict(zip(drawn["train_language"], drawn["percent"], strict=True)) == {"es": 3, "fi": 0.5, "it": 2, "ru": 1}
+    given.write_text("language,share\nes,3\n")
+    assert str(given) in pinch("report", small, "--store", store.location, "--pretraining", given, check=2).stderr
 
 
 @pytest.mark.parametrize(

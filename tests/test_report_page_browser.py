@@ -240,6 +240,10 @@ def test_a_report_of_the_papers_size_is_drawn_in_a_minute_and_is_no_burden_to_a_
     report = write_report(plan, store, "store", tmp_path / "out")
     assert time.monotonic() - began < 60
     assert report.page.stat().st_size < 15e6
+    drawn = {path.name for path in report.files}
+    for name in ("monolingual-shares", "table-slavic", "table-languages", "table-permutations"):
+        assert f"paper-tiny-{name}.csv" in drawn, "figure 8, tables 1, 2 and 4"
+    assert "avg_ci_low" in (tmp_path / "out" / "paper-tiny-monolingual.csv").read_text().splitlines()[0]
     found = ask(
         report.page,
         tmp_path,

@@ -43,7 +43,8 @@ def test_what_is_published_is_found_with_its_payload(store: Store, place: Place)
         assert entry.manifest["payload"] == {"name": "mono-fi", "rate": 1e-5}
         assert len(entry.key) == 64
         assert entry.place.name == f"mono-fi-{entry.key[:16]}"
-        assert (place.open().use(entry) / WEIGHTS).read_text() == entry.file(WEIGHTS).read_text() == "weights"
+        assert (place.open().use(entry) / WEIGHTS).read_text() == "weights"
+        assert place.open().file(entry, WEIGHTS).read_text() == "weights"
 
 
 def test_what_another_session_publishes_is_listed(store: Store, place: Place) -> None:
@@ -266,7 +267,7 @@ def test_a_record_is_replaced_only_if_it_is_what_it_was(store: Store) -> None:
 def _publish_many(location: str, results: multiprocessing.Queue[list[str]]) -> None:
     store = Store(location)
     made = [make(store, step(f"m{number}"), str(os.getpid())) for number in range(MANY)]
-    results.put([entry.file(WEIGHTS).read_text() for entry in made])
+    results.put([store.file(entry, WEIGHTS).read_text() for entry in made])
 
 
 MANY = 20

@@ -59,7 +59,8 @@ class Texts:
         entry = self._store.glance("generation_set", step.key)
         if entry is None:
             return {}
-        table = pq.read_table(entry.file("responses.parquet"), columns=["instruction_id", "text"]).to_pydict()
+        path = self._store.file(entry, "responses.parquet")
+        table = pq.read_table(path, columns=["instruction_id", "text"]).to_pydict()
         texts = dict(zip(table["instruction_id"], table["text"], strict=True))
         if self._plan.model_of_step[step.key].key in self._baselines:  # the others are asked for once
             self._responses[step.key] = texts
@@ -70,7 +71,7 @@ class Texts:
         if language not in self._examples:
             corpus = self._plan.corpora[language]
             entry = self._store.glance(corpus.kind, corpus.key)
-            examples = read_examples(entry.file(EVAL_FILE)) if entry is not None else []
+            examples = read_examples(self._store.file(entry, EVAL_FILE)) if entry is not None else []
             self._examples[language] = {example.id: example for example in examples}
         return self._examples[language]
 

@@ -19,7 +19,7 @@ from orchestrator.identity import Step
 from orchestrator.review import in_a_sentence
 from orchestrator.run.agenda import KINDS, OPEN, Agenda, State
 from orchestrator.run.placement import Demand, Role
-from orchestrator.store import Store
+from orchestrator.store import Corrupt, Store
 
 __all__ = ["Board", "State"]
 
@@ -190,6 +190,10 @@ class Board:
             for step in gone:
                 self._set(step, State.TODO)
         return gone
+
+    def quarantined(self, problem: Corrupt) -> str:
+        """As :meth:`reopen`, and a sentence of it."""
+        return f"{problem}: quarantined; making it again ({len(self.reopen())} steps)."
 
     def _fail(self, step: Step, error: str) -> None:
         self.errors[step.key] = error

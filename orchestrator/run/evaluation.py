@@ -192,8 +192,7 @@ class Evaluation:
                 self.board.lost(step, str(cause))
                 return False
             if isinstance(cause, Corrupt):
-                gone = self.board.reopen()
-                self.say(f"{cause}: quarantined; making it again ({len(gone)} steps).")
+                self.say(self.board.quarantined(cause))
                 self.board.lost(step, str(cause))
             elif isinstance(cause, BudgetReached):
                 self.over_budget = str(cause)

@@ -85,11 +85,11 @@ class Recorder:
         if fine_tune is None:
             return
         rows = self.table.rows_of(model)
-        curve = pq.read_table(fine_tune.file("curve.parquet")).to_pandas()
+        curve = pq.read_table(self.store.file(fine_tune, "curve.parquet")).to_pandas()
         selection = self.store.glance("selection", model.weights.key)
         dev = None
         if selection is not None:
-            scores = json.loads(selection.file("scores.json").read_text())["scores"]
+            scores = json.loads(self.store.file(selection, "scores.json").read_text())["scores"]
             dev = {int(row["step"]): float(row["rouge_l"]) for row in scores}
         pinch = next(
             (cell.row.listed for cell in self.plan.cells if cell.model is model and cell.row.listed.kind == "pinch"),

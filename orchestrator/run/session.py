@@ -31,7 +31,7 @@ from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
 from orchestrator.run.translating import flags_sentence
 from orchestrator.scores.score_table import ScoreTable
-from orchestrator.store import Store
+from orchestrator.store import Corrupt, Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price
 from trainables.errors import BudgetReached, EnvironmentProblem, UserError
@@ -90,9 +90,13 @@ def run(
     keeper = Keeper(plan, store)
     keeper.remember(loaded)
     outline.keep(plan, store)
+    if recorder and not board.unfinished():
+        try:
+            recorder.all()
+        except Corrupt as spoiled:
+            progress.say(board.quarantined(spoiled))
     if not board.unfinished():
         if recorder:
-            recorder.all()
             recorder.close("FINISHED")
             keeper.sweep()
         _summary(plan, store, board, console, 0.0)
@@ -212,8 +216,11 @@ def _work(
                 progress.tick()
                 fresh, recorded = board.made[recorded:], len(board.made)
                 for step in fresh:
-                    if recorder:
-                        recorder.made(step)
+                    try:
+                        if recorder:
+                            recorder.made(step)
+                    except Corrupt as spoiled:
+                        progress.say(board.quarantined(spoiled))
                     keeper.after(step)
                 if evaluation.over_budget:
                     raise BudgetReached(evaluation.over_budget)

@@ -188,7 +188,7 @@ class _Prompts:
 
     def _texts(self, table: ScoreTable, language: str) -> set[tuple[str, str]]:
         entry = table.store.find("corpus", table.plan.corpora[language].key)
-        examples = read_examples(entry.file(EVAL_FILE)) if entry else []
+        examples = read_examples(table.store.file(entry, EVAL_FILE)) if entry else []
         return {(example.id, example.instruction) for example in examples}
 
 

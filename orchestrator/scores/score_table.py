@@ -118,7 +118,8 @@ class ScoreTable:
             entry = self._comparison(cell.comparison)
             if entry is None:
                 return None
-            table = pq.read_table(entry.file("verdicts.parquet"), columns=["instruction_id", "order", "choice"])
+            path = self.store.file(entry, "verdicts.parquet")
+            table = pq.read_table(path, columns=["instruction_id", "order", "choice"])
             self._answers[key] = judged_columns(*table.columns)
         return self._answers[key]
 
@@ -180,7 +181,7 @@ class ScoreTable:
             entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
-            self._shares[generation_set.key] = in_language_share(entry)
+            self._shares[generation_set.key] = in_language_share(self.store.file(entry, "responses.parquet"))
         return self._shares[generation_set.key]
 
     def _responses_of(self, generation_set: Step) -> Responses | None:
@@ -188,7 +189,7 @@ class ScoreTable:
             entry = self.store.glance("generation_set", generation_set.key)
             if entry is None:
                 return None
-            self._responses[generation_set.key] = read_responses(entry.file("responses.parquet"))
+            self._responses[generation_set.key] = read_responses(self.store.file(entry, "responses.parquet"))
         return self._responses[generation_set.key]
 
 
@@ -197,9 +198,9 @@ def columns(quality: bool = False) -> tuple[str, ...]:
     return (*COLUMNS, *QUALITY_COLUMNS) if quality else COLUMNS
 
 
-def in_language_share(entry: Entry) -> float | None:
+def in_language_share(responses: Path) -> float | None:
     """Share of a response set that is in its prompt's language, over the responses long enough to tell."""
-    flags = pq.read_table(entry.file("responses.parquet"), columns=["in_language"])["in_language"]
+    flags = pq.read_table(responses, columns=["in_language"])["in_language"]
     told = flags.drop_null().to_numpy()
     return float(told.mean()) if len(told) else None
 

@@ -63,10 +63,6 @@ class Entry:
         """The same folder with at least what is not weights: all it takes to know a model's sizes and its tokens."""
         return self.storage.bring(self, [name for name in self.manifest["files"] if not is_weights(name)])
 
-    def file(self, name: str) -> Path:
-        """One of its files, on this machine; where only that is needed of a large result."""
-        return self.storage.bring(self, [name]) / name
-
     @property
     def key(self) -> str:
         return self.manifest["key"]
