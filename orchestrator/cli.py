@@ -1,6 +1,6 @@
 """The `pinch` command: parse, call, print. What is for a program goes to stdout, what is for a person to stderr.
 
-Exit status: 0 done (or readable), 1 some steps failed, 2 bad input, 3 environment or internal error, 130 interrupted.
+The exit status is one of :class:`orchestrator.exit_status.ExitStatus`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.exit_status import ExitStatus
 from orchestrator.options import (
     DEFAULT_STORE,
     SetOption,
@@ -385,23 +386,23 @@ def main() -> None:
         app()
     except UserError as problem:
         err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(ExitStatus.BAD_INPUT)
     except EnvironmentProblem as problem:
         err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(3)
+        sys.exit(ExitStatus.ENVIRONMENT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(ExitStatus.DONE)
     except Exception as problem:  # noqa: BLE001  (the last line of defence: it is shown whole)
         from orchestrator.store import Corrupt
 
         if isinstance(problem, Corrupt):
             cure = "It is in quarantine now; make it again: pinch run"
             err.print(f"{problem}. {cure}", markup=False, highlight=False, soft_wrap=True)
-            sys.exit(3)
+            sys.exit(ExitStatus.ENVIRONMENT)
         err.print_exception()
         err.print("This is an error in Pinch; please report it with the lines above.", markup=False)
-        sys.exit(3)
+        sys.exit(ExitStatus.ENVIRONMENT)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import psutil
 from rich.console import Console
 
 from orchestrator.cost import human_bytes
+from orchestrator.exit_status import ExitStatus
 from orchestrator.store import Store
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -45,7 +46,7 @@ def examine(store: str, address: str | None, plan: Any, console: Console) -> int
     if fine and plan is not None:
         return _cluster(store, None, plan, console)
     console.print("This machine can run sweeps." if fine else "Mend what says NO, then ask again.", markup=False)
-    return 0 if fine else 3
+    return ExitStatus.DONE if fine else ExitStatus.ENVIRONMENT
 
 
 def _cluster(store: str, address: str | None, plan: Any, console: Console) -> int:
@@ -54,7 +55,7 @@ def _cluster(store: str, address: str | None, plan: Any, console: Console) -> in
     fine = examine_cluster(store, address, plan, console)
     can = "This sweep can run here." if plan else "This cluster can run sweeps."
     console.print(can if fine else "Mend what says NO, then ask again.", markup=False)
-    return 0 if fine else 3
+    return ExitStatus.DONE if fine else ExitStatus.ENVIRONMENT
 
 
 def _packages() -> Iterator[Finding]:

@@ -79,11 +79,6 @@ class Row(NamedTuple):
         """A baseline against itself: 50 by definition, never judged."""
         return self.listed.rule == self.baseline
 
-    @property
-    def baseline_name(self) -> str:
-        """``mono-fi`` or ``base``."""
-        return BASE if self.baseline is None else f"mono-{self.language}"
-
 
 class Cell(NamedTuple):
     """One set of responses to generate."""
@@ -144,12 +139,6 @@ class Grid:
         """The distinct mixtures to tune on: first the baselines of all rows, then the others."""
         baselines = map(self.baseline, self.languages_against.get("monolingual", ()))
         return tuple(dict.fromkeys([*baselines, *(model.rule for model in self.listed)]))
-
-    @cached_property
-    def unlisted(self) -> tuple[MixtureRule, ...]:
-        """The mixtures to tune on that no study lists: baselines of languages only evaluated in."""
-        listed = {model.rule for model in self.listed}
-        return tuple(rule for rule in self.rules if rule not in listed)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

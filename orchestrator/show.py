@@ -15,6 +15,7 @@ from rich.table import Table
 
 from orchestrator import gpu_memory, translations
 from orchestrator.cost import estimate, human_bytes
+from orchestrator.exit_status import ExitStatus
 from orchestrator.export.licences import licences
 from orchestrator.keeping import collect
 from orchestrator.outline import Outline
@@ -178,7 +179,7 @@ def verify(store: Store, console: Console) -> int:
     for line in bad:
         say(console, line)
     say(console, f"{good} results hold, {len(bad)} did not.")
-    return 1 if bad else 0
+    return ExitStatus.SOME_FAILED if bad else ExitStatus.DONE
 
 
 def gc(store: Store, dry_run: bool, console: Console) -> None:

@@ -99,7 +99,7 @@ def score_table(seed: int = 0, n: int = 617) -> pd.DataFrame:
                 "seed": 0,
                 "eval_language": language,
                 "seen": row.seen,
-                "baseline": row.baseline_name,
+                "baseline": "base" if row.baseline is None else f"mono-{language}",
                 "judge": "a-judge",
                 "if_score": score,
                 "ci_low": score - half if judged else None,

@@ -19,8 +19,8 @@ from orchestrator.cli import agreement as print_agreement
 from orchestrator.cli import score_verdicts
 from orchestrator.languages import MAIN12
 from orchestrator.scores.agreement import Rating, agreement, credit, read_ratings
-from orchestrator.scores.bootstrap import DRAWS, interval
-from orchestrator.scores.scoring import averages, judged, judged_columns, outcomes, paired_difference, score
+from orchestrator.scores.bootstrap import DRAWS, interval, mean_interval
+from orchestrator.scores.scoring import aligned, averages, judged, judged_columns, outcomes, score
 from orchestrator.scores.verdicts import read_verdicts
 from orchestrator.show_scores import agreement as show_agreement
 from trainables.errors import UserError
@@ -155,7 +155,8 @@ def test_an_average_with_a_missing_score_is_missing() -> None:
 def test_a_paired_difference_is_that_of_the_shared_instructions(x: list[Any], y: list[Any]) -> None:
     left, right = outcomes(table(x)), outcomes(table(y))
     shared = [name for name in left.keys() & right.keys() if left[name] is not None and right[name] is not None]
-    found = paired_difference(judged(table(x)), judged(table(y)), draws=1000)
+    points = aligned([judged(table(x)), judged(table(y))])
+    found = mean_interval(points[0] - points[1], draws=1000)
     assert found.n == len(shared)
     if shared:
         assert found.value == pytest.approx(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from orchestrator import outline
+from orchestrator.exit_status import ExitStatus
 from orchestrator.identity import Step
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
@@ -35,8 +36,6 @@ from orchestrator.store import Corrupt, Store
 from orchestrator.sweep import LoadedSweep
 from orchestrator.translations import check_price
 from trainables.errors import BudgetReached, EnvironmentProblem, UserError
-
-DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run(
@@ -100,26 +99,26 @@ def run(
             recorder.close("FINISHED")
             keeper.sweep()
         _summary(plan, store, board, console, 0.0)
-        return SOME_FAILED if board.gaps() else DONE
+        return ExitStatus.SOME_FAILED if board.gaps() else ExitStatus.DONE
     if recorder:
         keeper.check_room()
     store.sessions.start(f"pinch {command} {loaded.sweep.name}")
     started = time.monotonic()
     progress.open(board)
-    status, stopped = DONE, ""
+    status, stopped = ExitStatus.DONE, ""
     try:
         with _terminated_like_interrupted():
             if judge and judge_away:
                 progress.say(f"{judge_away}; waiting for it.")
                 judge_check.wait_for(judge)
             _work(plan, store, board, progress, recorder, keeper, address)
-        status = SOME_FAILED if board.gaps() else DONE
+        status = ExitStatus.SOME_FAILED if board.gaps() else ExitStatus.DONE
         if board.stopped:
             stopped = f"Stopped: {board.stopped}. Mend it and go on with: {again} --retry-failed"
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        status = ExitStatus.INTERRUPTED
     except BudgetReached as problem:
-        status = SOME_FAILED
+        status = ExitStatus.SOME_FAILED
         higher = f"pinch {command} {loaded.typed(without='runtime.max_cost')}{flags} --set runtime.max_cost=..."
         stopped = f"Stopped: {problem}. What is paid for is kept; go on with: {higher}"
     except OSError as problem:
@@ -131,12 +130,12 @@ def run(
         progress.close()
         store.sessions.stop()
     if recorder:
-        killed = status == INTERRUPTED
+        killed = status == ExitStatus.INTERRUPTED
         recorder.close("KILLED" if killed else "FINISHED", timeout=4.0 if killed else 30.0)
     _summary(plan, store, board, console, time.monotonic() - started)
     if stopped:
         console.print(stopped, markup=False, highlight=False, soft_wrap=True)
-    if status == INTERRUPTED:
+    if status == ExitStatus.INTERRUPTED:
         console.print(f"Interrupted. What is published stays; go on with: {again}", markup=False, soft_wrap=True)
     return status
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.languages import ENGLISH
-from orchestrator.scores.bootstrap import DRAWS, Estimate, interval, mean_interval
+from orchestrator.scores.bootstrap import DRAWS, interval
 
 ORDERS = ("ab", "ba")
 
@@ -182,16 +182,6 @@ def aligned(cells: Sequence[Judged | None]) -> NDArray[np.float64]:
         else:
             values[at, [place[name] for name in cell.ids]] = 100.0 * cell.outcomes
     return values
-
-
-def paired_difference(x: Judged | None, y: Judged | None, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """Model X less model Y in one language, both against the same baseline: in points of the score, -100 to 100.
-
-    Paired by instruction, over those valid for both, with the interval over instructions. None as in
-    :func:`aligned`.
-    """
-    values = aligned([x, y])
-    return mean_interval(values[0] - values[1], draws=draws, seed=seed)
 
 
 Group = Literal["all", "seen", "unseen", "non_english"]

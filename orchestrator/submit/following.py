@@ -18,6 +18,7 @@ from typing import NoReturn, TypeVar
 from ray.job_submission import JobStatus
 from rich.console import Console
 
+from orchestrator.exit_status import ExitStatus
 from orchestrator.plan import Plan
 from orchestrator.run.progress import LABELS, duration
 from orchestrator.store import Store
@@ -28,8 +29,6 @@ from orchestrator.sweep import LoadedSweep
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 
 T = TypeVar("T")
-
-DONE, SOME_FAILED, BAD_INPUT, ENVIRONMENT, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Following:
@@ -70,12 +69,12 @@ class Following:
                 return self._run(travels)
         except KeyboardInterrupt:
             self._leave()
-            return INTERRUPTED
+            return ExitStatus.INTERRUPTED
 
     def _run(self, travels: Bundle) -> int:
         if self._missing() == 0:
             self._say(f"{self.plan.sweep.name}: nothing is missing.")
-            return DONE
+            return ExitStatus.DONE
         self.store.create()
         if self._retry_failed:
             for key in self._failed():
@@ -173,7 +172,7 @@ class Following:
         """
         if self._patiently(self._missing) == 0:
             self._print_end()
-            return DONE
+            return ExitStatus.DONE
         job = end.job
         if end.how == "not begun":
             self._give_up(
@@ -186,20 +185,20 @@ class Following:
             return None
         if job.status is JobStatus.STOPPED:
             self._say(f"{self.submission} was stopped. What is published stays; go on with: {self._again()}")
-            return INTERRUPTED
+            return ExitStatus.INTERRUPTED
         if job.status is JobStatus.SUCCEEDED:
             self._give_up(
                 f"Ray says its job is done, but {self._missing()} steps are not in {self.location}; the cluster wrote "
                 "to another place of that name"
             )
-        if job.exit_code == SOME_FAILED and (self._seen or self._failed()):
+        if job.exit_code == ExitStatus.SOME_FAILED and (self._seen or self._failed()):
             self._print_end()
             self._say(f"Look: pinch status {self.loaded.typed()}{self._store_option()}")
-            return SOME_FAILED
-        if job.exit_code == BAD_INPUT:
+            return ExitStatus.SOME_FAILED
+        if job.exit_code == ExitStatus.BAD_INPUT:
             hint = f"\n{travels.sentence()}" if travels.left else ""
             raise UserError(f"{self.submission}: the cluster could not use what it was sent:\n{self._last()}{hint}")
-        if job.exit_code in (SOME_FAILED, ENVIRONMENT, 126, 127) and not self._seen:
+        if job.exit_code in (ExitStatus.SOME_FAILED, ExitStatus.ENVIRONMENT, 126, 127) and not self._seen:
             self._give_up("its job could not begin")
         return None
 
