@@ -52,12 +52,9 @@ class Outlook:
 class Standing:
     """What a store says of every step of an outline, row by row, without opening a step's own files."""
 
-    def __init__(self, outline: Outline, store: Store, retry_failed: bool = False) -> None:
-        """Args:
-        retry_failed: count recorded failures as work to do, as ``pinch run --retry-failed`` would.
-        """
+    def __init__(self, outline: Outline, store: Store) -> None:
         self.outline = outline
-        self.failures = {} if retry_failed else store.failures()
+        self.failures = store.failures()
         self.listings: dict[str, Listing] = {}
         done = np.zeros(len(outline), bool)
         for number, kind in enumerate(KINDS):
@@ -157,18 +154,14 @@ class Standing:
         return holders
 
 
-def review(plan: Plan, store: Store, retry_failed: bool = False) -> list[Outlook]:
+def review(plan: Plan, store: Store) -> list[Outlook]:
     """One outlook per step of the plan, in plan order; see :func:`outlooks`."""
-    return list(outlooks(plan, store, retry_failed))
+    return list(outlooks(plan, store))
 
 
-def outlooks(plan: Plan, store: Store, retry_failed: bool = False) -> Iterator[Outlook]:
-    """One outlook per step of the plan, in plan order, one after another, as there may be millions.
-
-    Args:
-        retry_failed: count recorded failures as work to do, as ``pinch run --retry-failed`` would.
-    """
-    standing = Standing(Outline.of(plan), store, retry_failed)
+def outlooks(plan: Plan, store: Store) -> Iterator[Outlook]:
+    """One outlook per step of the plan, in plan order, one after another, as there may be millions."""
+    standing = Standing(Outline.of(plan), store)
     reasons = _Reasons(standing.listings)
     steps, needed = plan.steps, standing.needed_first.tolist()
     for row, (step, number) in enumerate(zip(steps, standing.actions.tolist(), strict=True)):

@@ -125,14 +125,9 @@ def template_text(name_or_path: str, tokenizer: Any) -> Template:
     return Template(source, tokenizer)
 
 
-def prompt_ids(tokenizer: Any, prompt: str, max_input_tokens: int | None = None) -> list[int]:
-    """The ids of a prompt: BOS first where the tokenizer has one and never twice, the tail cut at the limit.
-
-    The limit counts BOS. For a templated instruction use :func:`instruction_ids`, which cuts the instruction's
-    tail instead of the template's.
-    """
-    ids = _after_bos(tokenizer, tokenizer.encode(prompt, add_special_tokens=False))
-    return ids if max_input_tokens is None else ids[:max_input_tokens]
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """The ids of a prompt, BOS first where the tokenizer has one and never twice; :func:`instruction_ids` has a limit."""
+    return _after_bos(tokenizer, tokenizer.encode(prompt, add_special_tokens=False))
 
 
 def _after_bos(tokenizer: Any, ids: list[int]) -> list[int]:
