@@ -126,7 +126,7 @@ def template_text(name_or_path: str, tokenizer: Any) -> Template:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """The ids of a prompt, BOS first where the tokenizer has one and never twice; :func:`instruction_ids` has a limit."""
+    """The ids of a prompt: BOS first where the tokenizer has one, and never twice."""
     return _after_bos(tokenizer, tokenizer.encode(prompt, add_special_tokens=False))
 
 
