@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -54,25 +55,27 @@ def serving(
     command: list[str], url: str, environment: dict[str, str] | None = None, patience: float = 60
 ) -> Iterator[str]:
     """A server in a process of its own, from when it answers at ``url``."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    try:
-        deadline = time.monotonic() + patience
-        while True:
-            assert process.poll() is None, f"{command[0]} ended at once"
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, f"{url} does not answer"
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
+    with tempfile.NamedTemporaryFile("r", errors="replace") as log:
+        with Path(log.name).open("w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            deadline = time.monotonic() + patience
+            while True:
+                assert process.poll() is None, f"{command[0]} ended with {process.returncode}:\n{log.read()[-3000:]}"
+                try:
+                    urllib.request.urlopen(url, timeout=5).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < deadline, f"{url} does not answer:\n{log.read()[-3000:]}"
+                    time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager

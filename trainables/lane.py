@@ -38,7 +38,8 @@ _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 5.0
 _NOTHING, _STOP = "nothing", "stop"
 """What the first worker tells the others instead of a job, which is JSON."""
-_INTRODUCED_WITHIN = 20.0
+_INTRODUCED_WITHIN = 60.0
+"""Seconds in which a Train run that was just started says who leads it; before, it cannot be told to end."""
 _ABORTS_WITHIN = 90.0
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
