@@ -59,10 +59,6 @@ def test_a_tokenizer_without_bos_gets_none(tokenizer):
     assert prompt_ids(NoBos(), "Where?") == prompt_ids(tokenizer, "Where?")[1:]
 
 
-def test_the_limit_of_a_prompt_counts_bos(tokenizer):
-    assert len(prompt_ids(tokenizer, "word " * 100, 7)) == 7
-
-
 @settings(max_examples=60, deadline=None)
 @given(instruction=st.text(min_size=0, max_size=80), limit=st.integers(12, 60))
 def test_a_cut_instruction_fits_and_keeps_the_template_whole(tokenizer, instruction, limit):

@@ -93,7 +93,7 @@ def add_probe(folder: Path, model: Any) -> None:
     from trainables.batches import prompt_ids
     from trainables.probe import log_probabilities, write_probe
 
-    ids = prompt_ids(byte_tokenizer(), "Helsinki on Suomen pääkaupunki.", 32)
+    ids = prompt_ids(byte_tokenizer(), "Helsinki on Suomen pääkaupunki.")[:32]
     with torch.no_grad():
         logits = model.eval()(input_ids=torch.tensor([ids])).logits[0]
     write_probe(folder, ids, log_probabilities(logits, ids), "bf16")

@@ -40,7 +40,10 @@ _NOTHING, _STOP = "nothing", "stop"
 """What the first worker tells the others instead of a job, which is JSON."""
 _INTRODUCED_WITHIN = 60.0
 """Seconds in which a Train run that was just started says who leads it; before, it cannot be told to end."""
-_ABORTS_WITHIN = 90.0
+_ENDS_WITHIN = 90.0
+"""Seconds in which it then ends: it hears nothing while its workers import what they need."""
+_ROOM_WITHIN = 10
+"""Seconds after which a run that waits for room asks for it anew; no room is held for it in between."""
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
 
@@ -102,6 +105,7 @@ class Lane:
         from ray.util.queue import Queue
 
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ROOM_WITHIN))
         self._storage = Path(tempfile.mkdtemp(prefix="pinch-lane-"))
         options = {"num_cpus": 0}
         self._jobs, self._reports = Queue(actor_options=options), Queue(actor_options=options)
@@ -187,11 +191,10 @@ class Lane:
                 self._quietly(partial(ray.kill, worker))
             thread.join(20)
         if thread.is_alive() and self._find_controller():
-            # Where it waits for room it hears this when it gives that up for a moment, after a minute at most.
-            self._quietly(lambda: ray.get(self._controller.abort.remote(), timeout=_ABORTS_WITHIN))
-        for queue in (self._jobs, self._reports):
+            self._quietly(self._controller.abort.remote)
+        for queue in (self._jobs, self._reports):  # one that waits for room sees that they are gone
             self._quietly(partial(queue.shutdown, force=True))
-        thread.join(10)
+        thread.join(_ENDS_WITHIN)
         if thread.is_alive():
             logger.warning("the Ray Train run of a lane did not end when it was told to")
         self._controller = None

@@ -23,5 +23,10 @@ class LaneTorchConfig(TorchConfig):
 
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(listen_where_named)
-        super().on_start(worker_group, backend_config)
+        try:
+            worker_group.execute(listen_where_named)
+            super().on_start(worker_group, backend_config)
+        except BaseException:
+            # Ray Train (2.60) ends a run whose workers do not find each other, and keeps their room for itself.
+            worker_group.shutdown()
+            raise

@@ -3,6 +3,8 @@
 A Train run's GPUs are in a placement group that its controller makes, and that outlives the controller when that is
 killed: Ray gives it back when the whole job ends (2.60; its own cleaner for this needs a dashboard, and knows nothing
 of groups that still wait). So a run is never killed but told to abort, and for that its controller has to be known.
+While it waits for room it hears nothing, but it gives up for a moment now and then: there it looks whether its queue,
+which goes with the lane, is still there.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
 
-class _Introduction(ControllerCallback):
-    """Puts the controller's handle into a queue; runs in the controller."""
+class _Link(ControllerCallback):
+    """Puts the controller's handle into a queue, and ends the run when that is gone; runs in the controller."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
@@ -23,6 +26,12 @@ class _Introduction(ControllerCallback):
     def after_controller_start(self, train_run_context: Any) -> None:
         me = ray.get_runtime_context().current_actor
         self._queue.actor.put.remote({"kind": "controller", "controller": me})
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        try:
+            ray.get(self._queue.actor.qsize.remote())
+        except RayActorError as gone:
+            raise RuntimeError("the lane was stopped") from gone
 
 
 class LaneTrainer(TorchTrainer):
@@ -33,4 +42,4 @@ class LaneTrainer(TorchTrainer):
         self._queue = queue
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [*super()._create_default_callbacks(), _Introduction(self._queue)]  # type: ignore[misc]
+        return [*super()._create_default_callbacks(), _Link(self._queue)]  # type: ignore[misc]
