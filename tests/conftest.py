@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,13 @@ from filelock import FileLock
 from tests.faults import Session
 from tests.object_servers import free_port
 from tests.store_places import gcs_address, gs, place, s3, s3_address  # noqa: F401  (fixtures)
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background has them ignore Ctrl-C, and with them everything they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 SMALL = """
 name: small

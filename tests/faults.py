@@ -55,8 +55,6 @@ class Session:
             stdout=self.log.open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # a shell that runs the tests in the background has them ignore it, and what they start too
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def kill(self) -> None:

@@ -60,7 +60,6 @@ class Submit:
             stdout=subprocess.DEVNULL,
             stderr=self.log.open("w"),
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def text(self) -> str:
