@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -211,6 +212,8 @@ class Tuning:
 
     def _run(self) -> None:
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        # Tune would send its trials the keys of AWS, and Ray writes what is sent into a log; a machine has its own.
+        ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
         steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
         trainable = tune.with_parameters(self.trial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps)
         # What a fine-tune takes is its lane's, which Tune does not see.
