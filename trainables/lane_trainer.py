@@ -12,9 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import ControllerCallback
+
+_ANSWERS_WITHIN = 60.0
+"""Seconds a queue that is there has to answer."""
 
 
 class _Link(ControllerCallback):
@@ -29,8 +32,8 @@ class _Link(ControllerCallback):
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         try:
-            ray.get(self._queue.actor.qsize.remote())
-        except RayActorError as gone:
+            ray.get(self._queue.actor.qsize.remote(), timeout=_ANSWERS_WITHIN)
+        except (RayActorError, GetTimeoutError) as gone:
             raise RuntimeError("the lane was stopped") from gone
 
 
