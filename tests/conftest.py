@@ -19,9 +19,14 @@ from tests.store_places import gcs_address, gs, place, s3, s3_address  # noqa: F
 
 
 def pytest_configure() -> None:
-    """A shell that runs the tests in the background has them ignore Ctrl-C, and with them everything they start."""
+    """Keep away from the tests what the shell they are started from has.
+
+    One that runs them in the background has them, and all they start, ignore Ctrl-C; and whose shell it is may have an
+    MLflow server, which is not to be told of tests.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 SMALL = """

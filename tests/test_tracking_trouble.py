@@ -29,11 +29,6 @@ from tests.tracking_examples import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 @pytest.fixture
 def store(tmp_path: Path, mlflow_database: Path) -> Path:
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
