@@ -142,7 +142,7 @@ class Cells:
             kind="generation_set",
             name=f"{model.name}.{language}",
             payload=self._response_forms[language],
-            needs=(model.weights, self._corpora[language]),
+            needs=(model.weights, self._corpora[language], *([model.fine_tune] if model.fine_tune else [])),
         )
         self._sets[model.key][language] = step
         self.sets.append(step)
@@ -153,7 +153,7 @@ class Cells:
             kind="comparison",
             name=f"{model.name}.{language}" if baseline.rule else f"{model.name}.{language}.base",
             payload=self._verdict_forms[language],
-            needs=(first, second) if self._judge_base is None else (first, second, self._judge_base),
+            needs=(first, second, self._corpora[language], *([self._judge_base] if self._judge_base else [])),
         )
         self.comparisons.append(step)
         return step

@@ -110,9 +110,10 @@ class Form:
 class Step:
     """One piece of work with a result of its own.
 
-    ``needs`` are the steps whose results it reads; their keys are part of ``payload``, so a change upstream is a
-    new key here. ``family`` is the key of the payload without what only says *how many* prompts: two members of a
-    family agree on every prompt they share, so a larger one takes over what a smaller one already made.
+    ``needs`` are the steps whose results it reads; their keys are part of ``payload``, or of the payload of another of
+    them, so a change upstream is a new key here. ``family`` is the key of the payload without what only says *how many*
+    prompts: two members of a family agree on every prompt they share, so a larger one takes over what a smaller one
+    already made.
     """
 
     __slots__ = ("_family", "_form", "_key", "name", "needs")

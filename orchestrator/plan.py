@@ -196,7 +196,7 @@ class Plan:
         selection = Step(
             kind="selection",
             name=names[0],
-            needs=(fine_tune,),
+            needs=(fine_tune, *corpora.values()),
             payload={
                 "version": rouge.RESULT_VERSION,
                 "fine_tune": fine_tune.key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from orchestrator.identity import Step
 from orchestrator.run import board as board_module
 from orchestrator.run.board import Board, State
 from orchestrator.store import Store
+from tests.page_example import finished_store
 
 
 def steps() -> tuple[Step, Step, Step]:
@@ -117,6 +119,32 @@ def test_a_quarantined_result_is_made_again(tmp_path: Path) -> None:
     board.store.quarantine(entry, "a bit flipped")
     assert [step.name for step in board.reopen()] == ["tiny"]
     assert board.claim("base") is not None
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "reader", "may_start"),
+    [
+        ("corpus cldr-en", "selection", {"mono-fi"}),
+        ("fine_tune mono-en", "generation_set", {"mono-fi.en", "mono-fi.fi", "pinch-2-p50.en", "pinch-2-p50.fi"}),
+        ("corpus cldr-fi", "comparison", {"mono-fi.en", "pinch-2-p50.en"}),
+    ],
+)
+def test_who_reads_a_result_waits_while_that_is_made_again(
+    spoiled: str, reader: str, may_start: set[str], small: Path, tmp_path: Path
+) -> None:
+    plan, store = finished_store(small, tmp_path / "store")
+    store.sessions.start("test")
+    shutil.rmtree(store.root / reader)
+    board = Board(plan.steps, store, lambda step, state: None)
+    (gone,) = [step for step in plan.steps if f"{step.kind} {step.name}" == spoiled]
+    entry = store.find(gone.kind, gone.key)
+    assert entry is not None
+    store.quarantine(entry, "a bit flipped")
+    board.reopen()
+    started = set()
+    while step := board.claim(reader):
+        started.add(step.name)
+    assert started == may_start
 
 
 def test_many_threads_never_get_the_same_step(tmp_path: Path) -> None:

@@ -92,18 +92,20 @@ def test_an_interrupted_fine_tune_continues_from_its_last_state(tmp_path: Path, 
     assert not list((begun / "fine_tune").glob("*/state-*"))
 
 
-def test_a_spoiled_checkpoint_is_quarantined_and_made_again(
+def test_a_spoiled_checkpoint_and_a_spoiled_corpus_are_quarantined_and_made_again(
     small: Path, begun: Path, undisturbed: Path, pinch: Pinch
 ) -> None:
     first = Session(small, begun)
     until(lambda: any((begun / "fine_tune").glob("*/manifest.json")), first)
     first.kill()
     spoil(next((begun / "fine_tune").glob("*/checkpoint-*/model.safetensors")))
+    spoil(next((begun / "corpus").glob("cldr-en-*/train.parquet")))
     for kind in ("selection", "generation_set", "comparison"):
         subprocess.run(["rm", "-rf", str(begun / kind)], check=True)
     again = Session(small, begun)
     assert again.wait() == 0, again.text()
-    assert any((begun / "quarantine").glob("fine_tune-*/reason.txt"))
+    for kind in ("fine_tune", "corpus"):
+        assert any((begun / "quarantine").glob(f"{kind}-*/reason.txt"))
     complete(begun, small, undisturbed, pinch)
 
 

@@ -80,6 +80,8 @@ class Post:
     demand: Callable[[], Demand]
     give_up: Callable[[str], None]
     """Called when its workers do not start, with why."""
+    failed: Callable[[BaseException], None] = lambda problem: None
+    """Called each time one does not start, with what its start raised."""
     told: bool = True
     """Whether a reader is told when one is ready."""
     gently: bool = False
@@ -281,6 +283,7 @@ class Crew:
         except (RayError, EnvironmentProblem, UserError) as problem:
             lines = str(problem).strip().splitlines() or [type(problem).__name__]
             self._say(f"The {what} did not start: {lines[-1]}")
+            self._posts[member.role].failed(problem)
             self._failed(member)
             return
         self._failures[member.role] = 0

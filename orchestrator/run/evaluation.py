@@ -56,7 +56,11 @@ class Evaluation:
 
         def post(role: Role, size: Callable[[], Size | None], hire: Callable[[str, Seat], tuple[Any, Any]]) -> Post:
             return Post(
-                size=size, hire=hire, demand=lambda: self._demand(role), give_up=lambda why: self._give_up(role, why)
+                size=size,
+                hire=hire,
+                demand=lambda: self._demand(role),
+                give_up=lambda why: self._give_up(role, why),
+                failed=self._did_not_start,
             )
 
         return {
@@ -175,6 +179,11 @@ class Evaluation:
     def _give_up(self, role: Role, why: str) -> None:
         while step := self.order.next(self.board.claim, role):
             self.board.lost(step, why)
+
+    def _did_not_start(self, problem: BaseException) -> None:
+        """Its model may have been spoiled: that is made again before another worker starts."""
+        if isinstance(problem, RayTaskError) and isinstance(problem.cause, Corrupt):
+            self.say(self.board.quarantined(problem.cause))
 
     def _end(self, step: Step, reference: Any, worker: Member | None = None) -> bool:
         """Take a call's outcome to the board; False when the actor behind it is gone."""
