@@ -121,6 +121,17 @@ def test_every_sweep_ends_on_every_cluster_and_nothing_waits_where_it_has_room(
     assert all(state is State.DONE for state in run._agenda.states.values())
 
 
+@given(clusters(), st.sets(st.sampled_from(Role)), st.integers(0, 3), st.integers(0, 40), st.integers(1, 6))
+def test_a_role_whose_size_is_not_known_yet_is_waited_for(
+    cluster: tuple[dict[str, int], dict[Role, Size]], known: set[Role], ready: int, left: int, turn: int
+) -> None:
+    nodes, sizes = cluster
+    demand = Demand(ready=ready, left=ready + left, models=ready)
+    demands = {role: demand if role in known else Demand(left=demand.left) for role in Role}
+    decision = decide(nodes, [], {role: sizes[role] for role in known}, demands, turn)
+    assert {role for role, _ in decision.start} <= known
+
+
 def test_on_one_gpu_the_roles_take_turns_of_so_many_models() -> None:
     tuned, peak, starts = 0, 0, dict.fromkeys(Role, 0)
 

@@ -203,7 +203,9 @@ class _Floor:
 
     def _alone(self) -> bool:
         """Whether there is never room for two lanes."""
-        size = self._sizes[Role.LANE]
+        size = self._sizes.get(Role.LANE)
+        if size is None:
+            return False
         first = _find(self._nodes, self._nodes, size)
         if first is None:
             return True
