@@ -26,9 +26,11 @@ from orchestrator.cost import human_bytes, still_needed
 from orchestrator.environment import program
 from orchestrator.plan import Plan
 from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
+from orchestrator.saying import say
 from orchestrator.storage import open_storage
 from orchestrator.storage.cache import Cache, cache_bytes, cache_folder
-from orchestrator.store import Store
+from orchestrator.store import Corrupt, Store
+from trainables.addresses import without_password
 from trainables.base_models import BaseSource, loadable, readable
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 from trainables.judges import RemoteJudge, api_key
@@ -134,9 +136,10 @@ def _model_problems(asked: Asked, published: bool) -> Iterator[str]:
     """``published``: what lies in the store can be looked at."""
     for what, source, key in asked.models:
         try:
-            entry = Store(asked.store).find("base", key) if key and published else None
-            readable(entry.without_weights) if entry else loadable(source)
-        except (UserError, EnvironmentProblem, OSError) as problem:
+            store = Store(asked.store)
+            entry = store.find("base", key) if key and published else None
+            readable(store.use(entry, weights=False)) if entry else loadable(source)
+        except (UserError, EnvironmentProblem, OSError, Corrupt) as problem:
             yield f"{what}: {problem}"
 
 
@@ -332,7 +335,7 @@ def _disk(store: Store, plan: Plan | None) -> Iterator[Finding]:
 
 def _mlflow(store: Store) -> Iterator[Finding]:
     """Whether the tracker of a run, which is here, would be heard."""
-    from orchestrator.mlflow_runs import reachable, without_password
+    from orchestrator.mlflow_runs import reachable
     from orchestrator.mlflow_ui import default_uri
     from orchestrator.tracking import tracking_uri
 
@@ -363,4 +366,4 @@ def _print(rows: list[_Row], findings: list[Finding], console: Console) -> None:
     console.print(table)
     for what, good, said in findings:
         line = f"{'ok' if good else 'NO':>3}  {what:<10} {said}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)

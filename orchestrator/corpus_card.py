@@ -116,10 +116,11 @@ class CorpusCards:
     def _count(self, entry: Entry, base: Entry | None) -> pd.DataFrame:
         plan = self._plan
         tokens = self._counter(base)
-        doubtful = flagged_ids(entry.path)
+        folder = self._store.use(entry)
+        doubtful = flagged_ids(folder)
         rows = []
         for part, file, wanted in (("train", TRAIN_FILE, plan.train_ids), ("eval", EVAL_FILE, plan.eval_ids)):
-            texts = {example.id: example for example in read_examples(entry.path / file)}
+            texts = {example.id: example for example in read_examples(folder / file)}
             examples = [texts[name] for name in wanted]
             inputs = tokens.inputs([example.instruction for example in examples]) if tokens else [None] * len(examples)
             responses = [example.response for example in examples]
@@ -131,7 +132,7 @@ class CorpusCards:
 
     def _counter(self, base: Entry | None) -> _Tokens | None:
         if self._tokens is None and base is not None:
-            self._tokens = _Tokens(base, self._plan.template)
+            self._tokens = _Tokens(self._store.use(base, weights=False), self._plan.template)
         return self._tokens
 
 
@@ -141,11 +142,10 @@ _COLUMNS = ["id", "part", "source", "flagged", "input", "target"]
 class _Tokens:
     """Counts tokens as fine-tuning does."""
 
-    def __init__(self, base: Entry, template: str) -> None:
+    def __init__(self, folder: Path, template: str) -> None:
         from trainables.batches import template_text
 
         self._tokenizer: Any
-        folder = base.without_weights
         if (folder / "tokenizer.json").is_file():  # without torch, whose import takes seconds
             from transformers import PreTrainedTokenizerFast
 

@@ -22,10 +22,14 @@ from trainables.recipe import Recipe
 
 
 def folder_of_base(plan: Plan, store: Store) -> Path | None:
-    """A folder with the base's configuration: the store's, the user's own, or the hub's local cache; None without."""
+    """A folder with the base's configuration: the store's, the user's own, or the hub's local cache; None without.
+
+    Raises:
+        Corrupt: the store's is spoiled, and in quarantine now.
+    """
     entry = store.find("base", plan.base.key)
     if entry is not None:
-        return entry.without_weights
+        return store.use(entry, weights=False)
     source = plan.base_source
     if source.kind == "folder":
         return Path(source.where)

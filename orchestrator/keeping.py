@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from orchestrator.cost import human_bytes, still_needed
 from orchestrator.identity import Step, key_of
@@ -35,12 +35,15 @@ class Keeper:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
-        self._others: list[Plan] | None = None
+        self._planned: dict[str, Plan | None] = {}
+        """Sweep of the store -> its plan; None where it cannot be worked out."""
 
     def remember(self, loaded: LoadedSweep) -> None:
         """Keep the sweep beside its results, so that `pinch gc` knows what is planned."""
         asked = loaded.sweep.model_dump(mode="json")
-        self.store.storage.create(f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json", as_json(asked))
+        name = f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json"
+        self.store.storage.create(name, as_json(asked))
+        self._planned[name] = self.plan
 
     def check_room(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -60,17 +63,21 @@ class Keeper:
         """Free what a step that was just published makes superfluous."""
         if self.plan.sweep.runtime.keep == "all" or step.kind not in ("selection", "generation_set"):
             return
-        list(_free_model(self.plan.model_of_step[step.key], self._plans(), self.store, dry_run=False))
+        self._free([self.plan.model_of_step[step.key]])
 
-    def sweep(self, dry_run: bool = False) -> list[Freed]:
+    def sweep(self) -> None:
         """Free what the keep rule allows for every model of the plan."""
-        plans = self._plans()
-        return [freed for model in self.plan.models for freed in _free_model(model, plans, self.store, dry_run)]
+        self._free(self.plan.models)
 
-    def _plans(self) -> list[Plan]:
-        if self._others is None:
-            self._others = [self.plan, *remembered(self.store)]
-        return self._others
+    def _free(self, models: Iterable[Model]) -> None:
+        """Nothing while there is a sweep that cannot be worked out: it may want everything."""
+        for name in self.store.storage.names("sweeps"):  # another may have begun since the last look
+            if name not in self._planned:
+                self._planned[name] = _plan_of(name, self.store.storage.read(name) or b"")
+        plans = [plan for plan in self._planned.values() if plan is not None]
+        if len(plans) == len(self._planned):
+            for model in models:
+                list(_free_model(model, [self.plan, *plans], self.store, dry_run=False))
 
 
 def remembered(store: Store) -> Iterator[Plan]:
@@ -84,7 +91,7 @@ def remembered(store: Store) -> Iterator[Plan]:
             yield plan
 
 
-def collect(store: Store, dry_run: bool) -> tuple[list[Freed], list[str]]:
+def collect(store: Store, dry_run: bool, say: Callable[[str], None]) -> tuple[list[Freed], list[str]]:
     """What `pinch gc` does: (what was or would be freed, sentences about what was passed over)."""
     notes = []
     plans = []
@@ -99,7 +106,9 @@ def collect(store: Store, dry_run: bool) -> tuple[list[Freed], list[str]]:
         models = {model.key: model for plan in plans for model in plan.models}
         for model in models.values():
             freed += _free_model(model, plans, store, dry_run)
-    for attempt in store.abandoned():
+    for attempt in store.abandoned(
+        lambda seconds: say(f"Looking for {seconds:.0f} s whether sessions on other machines are still there.")
+    ):
         freed.append(Freed(f"attempts/{attempt.name} (its session is gone)", sum(attempt.files.values())))
         if not dry_run:
             store.discard(attempt)

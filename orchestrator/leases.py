@@ -4,8 +4,8 @@ A session writes a heartbeat into ``sessions/<id>.json``; a lease is a record ``
 session. A lease is worth what its session's heartbeat is worth: a watcher calls a session dead when its process is
 gone (same machine) or when its beat has not *changed* for a while on the watcher's own monotonic clock; clocks are
 never compared. A store that could not be read for a while says nothing about anybody's beat, so the watching then
-begins again. Leases only save work: if one is taken over wrongly, both sessions make the step, and the store keeps
-the first result.
+begins again. Leases only save work: if one is taken over wrongly, both sessions make the step, the store keeps the
+first result, and who finds its attempt gone on with by another does not publish it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from orchestrator.storage import Storage, confined
+from orchestrator.storage.base import parsed
+
+_RECORD = {"host", "boot", "pid", "process_started", "user", "beat"}
+"""What a session says of itself, at least."""
+LONGEST_ID = 64
 
 
 def _boot_id() -> str:
@@ -101,7 +107,7 @@ class Sessions:
                 continue
             if owner == ours:
                 return True
-            if self.alive(owner.decode()):
+            if self.alive(owner.decode(errors="replace")):
                 return False
             if self.storage.replace(name, owner, ours):
                 return True
@@ -115,7 +121,7 @@ class Sessions:
     def holder(self, key: str) -> str | None:
         """Who is working on a step: ``user@host (pid 123)``, or None when nobody alive is."""
         owner = self.storage.read(_lease(key))
-        return None if owner is None else self._said(owner.decode())
+        return None if owner is None else self._said(owner.decode(errors="replace"))
 
     def holders(self) -> dict[str, str]:
         """The first 16 digits of a step's key -> who is working on it, for all steps that somebody alive works on."""
@@ -126,7 +132,7 @@ class Sessions:
     def held(self) -> dict[str, str]:
         """key16 -> session id, for every lease there is."""
         leases = self.storage.read_all("leases")
-        return {name.rpartition("/")[2]: owner.decode() for name, owner in leases.items()}
+        return {name.rpartition("/")[2]: owner.decode(errors="replace") for name, owner in leases.items()}
 
     def alive(self, session: str) -> bool:
         """Whether a session still works, judged as the module docstring says."""
@@ -138,7 +144,7 @@ class Sessions:
         if record.get("boot") == _boot_id():
             try:
                 same = psutil.Process(record["pid"]).create_time() == record["process_started"]
-            except psutil.Error:
+            except (psutil.Error, TypeError, ValueError):
                 same = False
             if not same:
                 return False
@@ -150,6 +156,20 @@ class Sessions:
                 return True
             return now - seen.at < self.storage.dead_after
 
+    def dead(self, sessions: Iterable[str], tell: Callable[[float], None]) -> set[str]:
+        """Those that no longer work. Whoever is on another machine is watched for a while first.
+
+        Args:
+            tell: is told how many seconds that takes, before.
+        """
+        asked = set(sessions)
+        living = {session for session in asked if self.alive(session)}
+        if any((self._read(session) or {}).get("boot") != _boot_id() for session in living - {self.id}):
+            tell(self.storage.dead_after)
+            time.sleep(self.storage.dead_after)
+            living = {session for session in living if self.alive(session)}
+        return asked - living
+
     def _said(self, session: str) -> str | None:
         if not self.alive(session):
             return None
@@ -157,18 +177,18 @@ class Sessions:
         return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')})"
 
     def _read(self, session: str) -> dict[str, Any] | None:
-        if not confined.plain(session):
+        if not (isinstance(session, str) and len(session) <= LONGEST_ID and confined.plain(session)):
             return None  # nobody's id; it might name a file outside
+        began, answered = time.monotonic(), False
         try:
             content = self.storage.read(_session(session))
-        except OSError:
-            with self._lock:
-                self._seen.clear()  # they may not have been able to write either
-            raise
-        try:
-            return None if content is None else json.loads(content)
-        except json.JSONDecodeError:
-            return None
+            answered = time.monotonic() - began < self.storage.beat_every
+        finally:
+            if not answered:
+                with self._lock:
+                    self._seen.clear()  # they may not have been able to write either
+        found = parsed(content)
+        return found if found is not None and found.keys() >= _RECORD else None
 
 
 def _lease(key: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from orchestrator.storage import Storage
@@ -60,9 +60,11 @@ class Ledger:
         with self._lock:
             self._appender.add("".join(lines).encode())
 
-    def remove(self) -> None:
-        """Forget everything: the step that needed it is published."""
+    def remove(self, published: Container[str]) -> None:
+        """Forget every record that holds answers to these keys only: the step that needed them is published."""
         with self._lock:
             self._appender.close()
             self._appender = self._storage.appender(self.folder)
-            self._storage.remove(*self._storage.names(self.folder))
+        for name, content in self._storage.read_all(self.folder).items():
+            if all(json.loads(line)["key"] in published for line in content.split(b"\n")[:-1]):
+                self._storage.remove(name)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import getpass
 import math
+import re
 import socket
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +25,18 @@ from orchestrator.environment import environment
 from orchestrator.identity import KEY_SCHEMA, KINDS, Step
 from orchestrator.leases import Sessions
 from orchestrator.ledger import Ledger
-from orchestrator.storage import Attempt, Entry, Spoiled, Storage, StorageAway, measure, open_storage, write_json
-from orchestrator.storage.base import as_json, files_below, is_weights, parsed
+from orchestrator.storage import (
+    Attempt,
+    Entry,
+    Spoiled,
+    Storage,
+    StorageAway,
+    TakenOver,
+    measure,
+    open_storage,
+    write_json,
+)
+from orchestrator.storage.base import HEX_64, as_json, files_below, is_weights, parsed
 from orchestrator.store_index import Listing, listed
 from trainables.errors import UserError
 
@@ -54,6 +65,8 @@ class Store:
         session: the running session in whose name this is used, by its workers.
         """
         self.storage: Storage = open_storage(str(location))
+        if session is None:  # workers trust whoever sent them
+            self.storage.refuse_links()
         self.storage.patient = session is not None
         self.sessions = Sessions(self.storage, session)
         self._proved: set[tuple[str, str]] = set()
@@ -206,32 +219,37 @@ class Store:
         self.storage.save(attempt)
 
     def adopt(self, step: Step) -> Path | None:
-        """The fullest attempt at this step that nobody works on any more, now ours; None when there is none.
+        """The fullest attempt that was left at this step, now ours; None when there is none.
 
-        To be called by the holder of the step's lease: an attempt of our own session is then a try that was lost.
+        To be called by the holder of the step's lease: nobody else is to work on it, so an attempt of another session
+        is left by it, and one of our own is a try that was lost.
         """
-        for left in sorted(self.abandoned(step.key), key=lambda one: -len(one.files)):
+        left_here = [attempt for attempt in self.storage.attempts() if attempt.about["key"] == step.key]
+        for left in sorted(left_here, key=lambda one: -len(one.files)):
             ours = self.storage.take(left, step.folder, self._about(step))
             if ours is not None:
                 return ours
         return None
 
-    def abandoned(self, key: str | None = None) -> Iterator[Attempt]:
-        """Attempts whose session is dead; at one step, also those of this session (see :meth:`adopt`)."""
-        for attempt in self.storage.attempts():
-            session = attempt.about["session"]
-            if key not in (None, attempt.about["key"]):
-                continue
-            if (key is not None and session == self.sessions.id) or not self.sessions.alive(session):
-                yield attempt
+    def abandoned(self, tell: Callable[[float], None] = lambda seconds: None) -> list[Attempt]:
+        """Attempts whose session is dead; ``tell`` as in `Sessions.dead`."""
+        attempts = list(self.storage.attempts())
+        dead = self.sessions.dead((attempt.about["session"] for attempt in attempts), tell)
+        return [attempt for attempt in attempts if attempt.about["session"] in dead]
 
     def publish(self, step: Step, attempt: Path, facts: dict[str, Any]) -> Entry:
         """Make an attempt the step's result, atomically; when another was first, theirs stands and ours is dropped.
 
         Args:
             facts: what the work says of itself (row counts, seconds, device), JSON.
+
+        Raises:
+            TakenOver: the attempt is not ours any more.
         """
-        files = files_below(attempt)
+        try:
+            files = {name: measure(attempt / name) for name in files_below(attempt)}
+        except FileNotFoundError:
+            raise TakenOver(attempt.name) from None
         manifest = {
             "schema": KEY_SCHEMA,
             "kind": step.kind,
@@ -239,7 +257,7 @@ class Store:
             "key": step.key,
             "family": step.family,
             "payload": step.payload,
-            "files": {name: measure(attempt / name) for name in files},
+            "files": files,
             "facts": facts,
             "made": {
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -287,7 +305,11 @@ class Store:
         """key -> what was recorded, for every step that failed for good, or that the last run gave up."""
         recorded = self.storage.read_all("failures" if for_good else "given_up").values()
         found = (failure for content in recorded if (failure := parsed(content)) is not None)
-        return {failure["key"]: failure for failure in found}
+        return {
+            failure["key"]: failure
+            for failure in found
+            if re.fullmatch(HEX_64, str(failure.get("key"))) and isinstance(failure.get("error"), str)
+        }
 
     def forget_failure(self, key: str) -> None:
         self.storage.remove(f"failures/{key}.json", f"given_up/{key}.json")

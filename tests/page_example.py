@@ -146,13 +146,16 @@ def _fine_tune(plan: Plan, store: Store, step: Step, out: Path) -> dict[str, Any
     steps = range(1, plan.sweep.recipe.steps + 1)
     curve = {"step": list(steps), "loss": [3 * 0.98**at for at in steps], "seconds": [0.1 * at for at in steps]}
     pq.write_table(pa.table(curve), out / "curve.parquet")
+    for at in plan.sweep.recipe.checkpoint_steps:
+        (out / f"checkpoint-{at:06d}").mkdir()
+        (out / f"checkpoint-{at:06d}" / "model.safetensors").write_text("weights")
     return {"seconds": 15.0, "tokens_per_second": 9000.0, "device": "cpu"}
 
 
 def _selection(plan: Plan, store: Store, step: Step, out: Path) -> dict[str, Any]:
     rows = [{"step": at, "rouge_l": 0.4} for at in plan.sweep.recipe.checkpoint_steps]
     (out / "scores.json").write_text(json.dumps({"selected": rows[-1]["step"], "dev": 32, "scores": rows}))
-    return {"seconds": 1.0}
+    return {"seconds": 1.0, "selected": rows[-1]["step"]}
 
 
 def _responses(plan: Plan, store: Store, step: Step, out: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from orchestrator.identity import Step
 from orchestrator.kept_report import REPORTS, _read
 from orchestrator.plan import Plan
 from orchestrator.storage import confined
+from orchestrator.storage.base import sound
 from orchestrator.store import Store
 from orchestrator.sweep import load
-from tests.conftest import SMALL
+from tests.conftest import SMALL, Pinch
 from tests.tiny_models import random_model
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -144,14 +146,69 @@ def test_a_lease_names_a_session_and_no_file_elsewhere(store: Store, tmp_path: P
     assert store.sessions.acquire(STEP.key)
 
 
-@pytest.mark.parametrize("name", ["fine_tune", "mlflow.db", "reports/small", "reports/small/samples", "annotations/fi"])
-def test_a_store_that_writes_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    place = tmp_path / "store" / name
-    place.parent.mkdir(parents=True)
-    place.symlink_to(tmp_path / "elsewhere")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fine_tune",
+        "attempts",
+        "quarantine",
+        "mlflow.db",
+        "tracking/store-id",
+        "ledger/a",
+        "reports/small",
+        "reports/small/samples/mono-fi/samples.json",
+        "annotations/fi",
+    ],
+)
+def test_a_store_that_writes_elsewhere_is_refused(store: Store, tmp_path: Path, name: str, pinch: Pinch) -> None:
+    theirs = tmp_path / "elsewhere" / "thesis"
+    theirs.mkdir(parents=True)
+    (theirs / "one.txt").write_text("mine")
+    place = store.root / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(theirs.parent)
     with pytest.raises(UserError, match=f"{name} is a link"):
-        Store(tmp_path / "store").create()
-    assert not (tmp_path / "store" / "pinch-store.json").exists()
+        Store(store.root)
+    if name in ("fine_tune", "attempts"):
+        for command in ("gc", "verify"):
+            assert "is a link" in pinch(command, "--store", store.location, check=2).stderr
+    assert (theirs / "one.txt").read_text() == "mine"
+    assert [path.name for path in theirs.parent.iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"{}", b"[" * 9_000, b"\xff", b'{"key": 1, "session": 5, "error": []}'])
+@pytest.mark.parametrize(
+    "name", ["failures/a.json", "sessions/a.json", "leases/a", "attempts/a/attempt.json", "given_up/a.json"]
+)
+def test_a_record_that_is_none_is_passed_over(store: Store, name: str, content: bytes) -> None:
+    store.storage.write(f"leases/{STEP.key[:16]}", b"a")
+    store.storage.write(name, content)
+    again = Store(store.root)
+    assert again.failures() == {} == again.failures(for_good=False)
+    assert again.sessions.holders() == {}
+    assert set(again.sessions.held()) <= {STEP.key[:16], "a"}
+    assert len(again.abandoned()) == name.startswith("attempts")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"config.json": {"bytes": 10, "sha256": "aaa/../../../../victim/thesis.txt"}}},
+        {"files": {"config.json": {"bytes": -1, "sha256": "a" * 64}}},
+        {"files": {"config.json": 5}},
+        {"files": {"../x": {"bytes": 1, "sha256": "a" * 64}}},
+        {"family": None},
+        {"name": 3},
+        {"facts": []},
+    ],
+)
+def test_a_manifest_that_lacks_something_is_none(store: Store, change: dict[str, object]) -> None:
+    published(store)
+    (manifest,) = (store.root / "fine_tune").glob("*/manifest.json")
+    assert sound(json.loads(manifest.read_text()), "fine_tune", STEP.key[:16])
+    assert not sound({**json.loads(manifest.read_text()), **change}, "fine_tune", STEP.key[:16])
 
 
 def test_a_kept_report_names_files_of_its_own_folder_only(tmp_path: Path) -> None:

@@ -64,7 +64,18 @@ def test_two_writers_keep_both_and_agree_on_what_stands(storage: Storage) -> Non
 def test_a_removed_ledger_is_empty_and_can_be_written_again(storage: Storage) -> None:
     ledger = Ledger(storage, "a")
     ledger.add("k", {"n": 1})
-    ledger.remove()
+    ledger.remove({"k"})
     assert ledger.read() == {}
     ledger.add("l", {"n": 2})
     assert ledger.read() == {"l": {"n": 2}}
+
+
+def test_what_was_not_published_stays_and_who_is_at_it_loses_nothing(storage: Storage) -> None:
+    one, larger, late = (Ledger(storage, "a") for _ in range(3))
+    one.add("k", {"by": 1})
+    larger.extend({"k": {"by": 2}, "l": {"by": 2}})
+    late.add("k", {"by": 3})
+    one.remove({"k"})
+    assert Ledger(storage, "a").read() == {"k": {"by": 2}, "l": {"by": 2}}
+    late.add("m", {"by": 3})
+    assert Ledger(storage, "a").read()["m"] == {"by": 3}, "its record was removed under it"

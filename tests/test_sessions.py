@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.leases import Sessions
+from orchestrator.storage import TakenOver
 from orchestrator.store import Store
 from tests.store_examples import forget_machine, step
 from tests.store_places import Place
@@ -134,6 +136,12 @@ def _gone(name: str) -> bytes:
 # Attempts
 
 
+def of_another_boot(store: Store) -> None:
+    """As if every session there is had been on another machine."""
+    for name, content in store.storage.read_all("sessions").items():
+        store.storage.write(name, json.dumps({**json.loads(content), "boot": "another"}).encode())
+
+
 LEAVER = """
 import os, signal, sys
 from tests.store_examples import forget_machine, step
@@ -155,9 +163,12 @@ def leave(store: Store) -> None:
     assert ended.returncode == -signal.SIGKILL
 
 
-def test_what_a_dead_session_left_is_adopted_by_who_holds_the_lease(store: Store) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["on its machine", "on another"])
+def test_what_a_dead_session_left_is_adopted_by_who_holds_the_lease(store: Store, elsewhere: bool) -> None:
     leave(store)
-    forget_machine(store)
+    if elsewhere:
+        forget_machine(store)
+        of_another_boot(store)
     ours = store.adopt(step())
     assert ours is not None
     assert (ours / "state-000001" / "state.json").read_text() == "half-way"
@@ -169,16 +180,37 @@ def test_what_a_dead_session_left_is_adopted_by_who_holds_the_lease(store: Store
     assert [problem for _, problem in store.verify()] == [None]
 
 
-def test_of_two_who_adopt_an_attempt_one_does(store: Store, place: Place) -> None:
+def test_of_several_who_take_an_attempt_one_gets_it(store: Store, place: Place) -> None:
     leave(store)
-    others = [place.open() for _ in range(3)]
-    for other in others:
-        other.sessions.start("test")
+    (left,) = store.storage.attempts()
     with ThreadPoolExecutor(3) as pool:
-        taken = list(pool.map(lambda one: one.adopt(step()), others))
-    for other in others:
-        other.sessions.stop()
+        others = [(place.open().storage, f"session-{number}") for number in range(3)]
+        taken = list(pool.map(lambda one: one[0].take(left, step().folder, {**left.about, "session": one[1]}), others))
     assert sum(path is not None for path in taken) == 1
+
+
+def test_whose_attempt_was_gone_on_with_can_publish_it_no_more(store: Store, place: Place) -> None:
+    slept = store.attempt(step())
+    (slept / "state-000001").mkdir()
+    (slept / "state-000001" / "state.json").write_text("half-way")
+    store.save(slept)
+    kept_beside = {path: path.read_bytes() for path in slept.parent.glob("*.json")}
+    other = place.open()
+    ours = other.adopt(step())
+    assert ours is not None
+    (slept / "checkpoint-000002").mkdir(parents=True, exist_ok=True)  # as it lies on the machine that wakes up
+    (slept / "checkpoint-000002" / "model.safetensors").write_text("of who woke up")
+    for path, content in kept_beside.items():
+        path.write_bytes(content)
+    if store.elsewhere:
+        with pytest.raises(TakenOver):
+            store.save(slept)
+    with pytest.raises(TakenOver):
+        store.publish(step(), slept, {})
+    (ours / "done").write_text("done")
+    made = other.publish(step(), ours, {})
+    assert set(made.manifest["files"]) == {"done", "state-000001/state.json"}
+    assert [problem for _, problem in place.open().verify()] == [None]
 
 
 def test_what_dead_sessions_left_is_found_and_discarded_and_a_living_ones_is_not(store: Store, place: Place) -> None:

@@ -303,7 +303,7 @@ def test_a_folder_is_listed_once_however_many_results_there_are(
     watched("listdir")
     found = listed(folder)
     assert all(step(number).key in found for number in range(10))
-    assert listings == [str(folder.root / KIND)]
+    assert [path for path in listings if KIND in path] == [str(folder.root / KIND)]
     assert read == []
 
 

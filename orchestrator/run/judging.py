@@ -152,8 +152,8 @@ def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[in
         if job.account:
             facts |= _paid_facts(job.account, new)
         store.publish(job.step, out, facts)
-    if ledger and len(new) == len(made):  # a larger comparison of the family may have been killed in the middle
-        ledger.remove()
+    if ledger:
+        ledger.remove({_key(call) for call in calls})  # what a larger comparison of the family was told stays
 
 
 def _calls(store: Store, job: ComparisonJob) -> list[Any]:

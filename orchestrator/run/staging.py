@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
 from orchestrator.run.jobs import Place, entry_of, training_rows
-from orchestrator.storage import StorageAway
+from orchestrator.storage import StorageAway, TakenOver
 from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
 from trainables.errors import EnvironmentProblem, StepFailed, UserError
@@ -94,7 +94,7 @@ class StoreStaging:
             while not over.wait(SAVE_EVERY):
                 try:
                     store.save(job.out)
-                except OSError as problem:  # the fine-tune goes on; publishing will tell if it is still so then
+                except (OSError, TakenOver) as problem:  # publishing will tell if it is still so then
                     logger.warning("a state of %s could not be saved: %s", job.name, problem)
 
         saver = threading.Thread(target=save, name="pinch-saver", daemon=True)
@@ -108,7 +108,10 @@ class StoreStaging:
     def publish(self, job: FineTuneJob, facts: dict[str, Any]) -> None:
         store, step = self._place.open(), self._steps[job.out.name.rpartition(".")[0]]
         (job.out / EXAMPLES_FILE).unlink(missing_ok=True)
-        store.publish(step, job.out, facts)
+        try:
+            store.publish(step, job.out, facts)
+        except TakenOver as problem:
+            raise LaneDied(str(problem)) from problem
         store.storage.remove(_order(step))
 
     def failed(self, job: FineTuneJob, problem: BaseException) -> None:

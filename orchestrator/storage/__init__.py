@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
-from orchestrator.storage.base import Attempt, Entry, Spoiled, Storage, StorageAway, measure, write_json
+from orchestrator.storage.base import Attempt, Entry, Spoiled, Storage, StorageAway, TakenOver, measure, write_json
 from orchestrator.storage.folder import Folder
 from trainables.errors import UserError
 
-__all__ = ["Attempt", "Entry", "Folder", "Spoiled", "Storage", "StorageAway", "measure", "open_storage", "write_json"]
+__all__ = [
+    "Attempt",
+    "Entry",
+    "Folder",
+    "Spoiled",
+    "Storage",
+    "StorageAway",
+    "TakenOver",
+    "measure",
+    "open_storage",
+    "write_json",
+]
 
 
 def open_storage(location: str) -> Storage:

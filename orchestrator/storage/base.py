@@ -22,11 +22,14 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
 from orchestrator.storage import confined
 from trainables.errors import EnvironmentProblem
 
 Manifest = dict[str, Any]
 
+HEX_64 = "^[0-9a-f]{64}$"
 ABOUT = "attempt.json"
 """What an attempt in a folder says of itself."""
 
@@ -44,6 +47,13 @@ class Spoiled(Exception):
     """A file of a result is missing or is not what its manifest says."""
 
 
+class TakenOver(Exception):
+    """An attempt is not this session's any more: who holds the step's lease now went on with it, or it was dropped."""
+
+    def __init__(self, attempt: str) -> None:
+        super().__init__(f"attempt {attempt} is no longer this session's: another one has taken over")
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A published result: its manifest, and where its files are."""
@@ -57,11 +67,6 @@ class Entry:
     def path(self) -> Path:
         """A folder on this machine with all its files, as they are; see `Store.use` for proved ones."""
         return self.storage.bring(self, self.manifest["files"])
-
-    @property
-    def without_weights(self) -> Path:
-        """The same folder with at least what is not weights: all it takes to know a model's sizes and its tokens."""
-        return self.storage.bring(self, [name for name in self.manifest["files"] if not is_weights(name)])
 
     @property
     def key(self) -> str:
@@ -155,6 +160,14 @@ class Storage(abc.ABC):
     @abc.abstractmethod
     def free_bytes(self) -> int | None:
         """How much more fits; None where that is not known."""
+
+    @abc.abstractmethod
+    def refuse_links(self) -> None:
+        """See that what is written here lands here.
+
+        Raises:
+            UserError: something in it is a link to elsewhere.
+        """
 
     # Records
 
@@ -263,7 +276,11 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def save(self, attempt: Path) -> None:
-        """See that what is in an attempt now outlives this machine, as far as the place can promise that."""
+        """See that what is in an attempt now outlives this machine, as far as the place can promise that.
+
+        Raises:
+            TakenOver: it is not ours any more.
+        """
 
     @abc.abstractmethod
     def attempts(self) -> Iterator[Attempt]:
@@ -271,13 +288,14 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def take(self, attempt: Attempt, folder: str, about: Mapping[str, Any]) -> Path | None:
-        """Make somebody's attempt ours; None when another was faster."""
+        """Make somebody's attempt ours; None when another was faster. Whoever had it can no longer publish it."""
 
     @abc.abstractmethod
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:
         """Make an attempt a result, or, when another was first, drop it; returns the one that stands.
 
         Raises:
+            TakenOver: it is not ours any more.
             EnvironmentProblem, OSError: it could not be; the attempt is still there.
         """
 
@@ -293,13 +311,37 @@ def standing(path: Path) -> Path:
     return path
 
 
+class _File(BaseModel):
+    """What a manifest says of a file."""
+
+    model_config = ConfigDict(strict=True)
+
+    bytes: NonNegativeInt
+    sha256: str = Field(pattern=HEX_64)
+
+
+class _Form(BaseModel):
+    """What every manifest has, in whatever store it was found."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: str
+    name: str
+    key: str = Field(pattern=HEX_64)
+    family: str = Field(pattern=HEX_64)
+    payload: dict[str, Any]
+    facts: dict[str, Any]
+    made: dict[str, Any]
+    files: dict[str, _File]
+
+
 def sound(manifest: Any, kind: str, key16: str) -> bool:
     """Whether something is the manifest of the result at a place, and names nothing outside of it."""
-    if not isinstance(manifest, dict) or manifest.get("kind") != kind or not key16:
+    try:
+        form = _Form.model_validate(manifest)
+    except ValidationError:
         return False
-    if str(manifest.get("key", ""))[:16] != key16 or not isinstance(manifest.get("files"), dict):
-        return False
-    return confined.lead_inside(manifest["files"])
+    return form.kind == kind and form.key[:16] == key16 and confined.lead_inside(form.files)
 
 
 def without(manifest: Manifest, names: Iterable[str]) -> tuple[Manifest, dict[str, dict[str, Any]]]:
@@ -310,11 +352,12 @@ def without(manifest: Manifest, names: Iterable[str]) -> tuple[Manifest, dict[st
 
 
 def parsed(content: bytes | None) -> Any:
-    """A record's JSON, or None where there is none or only half of one."""
+    """A record's JSON object, or None where there is none, only half of one, or something else."""
     try:
-        return None if content is None else json.loads(content)
-    except ValueError:
+        found = None if content is None else json.loads(content)
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def as_json(value: Any) -> bytes:

@@ -47,14 +47,30 @@ def links(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink())
 
 
+RECORDS = (
+    "annotations",
+    "failures",
+    "given_up",
+    "leases",
+    "ledger",
+    "lengths",
+    "orders",
+    "reports",
+    "sessions",
+    "sweeps",
+    "tracking",
+)
+"""The folders of a store whose files are read and written one by one."""
+
+
 def refuse_links(root: Path) -> None:
-    """To be called before a store is written to.
+    """To be called before a store is used.
 
     Raises:
-        UserError: one of the folders of a store that are written into file by file is a link.
+        UserError: something in it that is written into, or sent on, is a link.
     """
-    patterns = ("*", "reports/*", "reports/*/*", "annotations/*", "lengths/*")
-    for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+    below = (path for folder in RECORDS for path in sorted((root / folder).rglob("*")))
+    for path in (*sorted(root.glob("*")), *below):
         if path.is_symlink():
             raise UserError(
                 f"--store {root}: {path.relative_to(root)} is a link, and what is written there would land elsewhere; "

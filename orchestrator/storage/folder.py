@@ -26,6 +26,7 @@ from orchestrator.storage.base import (
     Manifest,
     Spoiled,
     Storage,
+    TakenOver,
     measure,
     parsed,
     sound,
@@ -48,9 +49,13 @@ class Folder(Storage):
         """Raises:
         UserError: there is a file of that name.
         """
-        self.root = Path(location).expanduser().absolute()
+        try:
+            self.root = Path(location).expanduser().absolute()
+            a_file = self.root.exists() and not self.root.is_dir()
+        except (OSError, RuntimeError, ValueError) as problem:
+            raise UserError(f"--store {location}: is not the name of a folder ({problem}); name a folder.") from problem
         self.location = str(self.root)
-        if self.root.exists() and not self.root.is_dir():
+        if a_file:
             raise UserError(f"--store {location}: is a file, not a folder; name a folder.")
 
     def exists(self) -> bool:
@@ -58,10 +63,13 @@ class Folder(Storage):
 
     def prepare(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        confined.refuse_links(self.root)
+        self.refuse_links()
         probe = self.root / f".write-{uuid.uuid4().hex}"
         probe.write_bytes(b"")
         probe.unlink()
+
+    def refuse_links(self) -> None:
+        confined.refuse_links(self.root)
 
     def look(self) -> int:
         try:
@@ -167,7 +175,12 @@ class Folder(Storage):
 
     def measure(self, entry: Entry, name: str) -> dict[str, Any] | None:
         path = self.root / entry.place / name
-        return measure(path) if path.is_file() and not path.is_symlink() else None
+        try:
+            return measure(path) if path.is_file() and not path.is_symlink() else None
+        except OSError as problem:
+            if problem.errno == errno.ENAMETOOLONG:
+                return None
+            raise
 
     def prove(self, entry: Entry, names: Iterable[str]) -> Path:
         for name in names:
@@ -242,7 +255,7 @@ class Folder(Storage):
     def attempts(self) -> Iterator[Attempt]:
         folder = self.root / "attempts"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            about = parsed(self.read(f"attempts/{path.name}/{ABOUT}")) or {"key": None, "session": ""}
+            about = {"key": None, "session": "", **(parsed(self.read(f"attempts/{path.name}/{ABOUT}")) or {})}
             try:
                 sizes = {name: (path / name).stat().st_size for name in confined.files(path) if name != ABOUT}
             except FileNotFoundError:
@@ -267,6 +280,9 @@ class Folder(Storage):
         return ours
 
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:
+        about = parsed(self.read(f"attempts/{attempt.name}/{ABOUT}"))
+        if about is None or about.get("session") != manifest["made"]["session"]:
+            raise TakenOver(attempt.name)
         (attempt / ABOUT).unlink(missing_ok=True)
         write_json(attempt / MANIFEST, manifest)
         place = PurePosixPath(manifest["kind"], folder)
@@ -277,6 +293,8 @@ class Folder(Storage):
                 os.rename(attempt, target)
                 return Entry(place, manifest, self)
             except OSError as problem:
+                if not attempt.exists():
+                    raise TakenOver(attempt.name) from problem
                 if not target.exists():
                     raise EnvironmentProblem(f"{target}: could not be published ({problem})") from problem
             there = self._entry(place)
@@ -299,13 +317,18 @@ class _File:
         self._file: Any = None
 
     def add(self, lines: bytes) -> None:
-        if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / f"{uuid.uuid4().hex}.jsonl").open("ab")
-        self._file.write(lines)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        while True:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = (self._folder / f"{uuid.uuid4().hex}.jsonl").open("ab")
+            self._file.write(lines)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_nlink:
+                return
+            self.close()  # somebody removed it, who had not read this
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import os
 import re
 import shutil
 import tempfile
@@ -36,6 +36,7 @@ from orchestrator.storage.base import (
     Spoiled,
     Storage,
     StorageAway,
+    TakenOver,
     as_json,
     files_below,
     measure,
@@ -72,6 +73,9 @@ class ObjectStore(Bucket, Storage):
     def prepare(self) -> None:
         self._probe()
         self.root.mkdir(parents=True, exist_ok=True)
+
+    def refuse_links(self) -> None:
+        """Nothing: a bucket has none."""
 
     def look(self) -> int:
         self._probe()
@@ -118,8 +122,13 @@ class ObjectStore(Bucket, Storage):
         return entry if entry is not None and entry.key == key else None
 
     def bring(self, entry: Entry, names: Iterable[str]) -> Path:
-        view = self._view(entry)
-        self._each([name for name in names if not (view / name).is_file()], lambda name: self._fetch(entry, name))
+        view, missing = self._view(entry), []
+        for name in names:
+            try:
+                os.utime(view / name)  # the cache lets go first of what was used least lately
+            except FileNotFoundError:
+                missing.append(name)
+        self._each(missing, lambda name: self._fetch(entry, name))
         view.mkdir(parents=True, exist_ok=True)
         return view
 
@@ -217,14 +226,22 @@ class ObjectStore(Bucket, Storage):
         self._save(attempt, [name for name in files_below(attempt) if "/." not in f"/{name}"])
 
     def _save(self, attempt: Path, names: Iterable[str]) -> bool:
-        """Have the store hold exactly these files of an attempt; False when one of them changes at this moment."""
-        notes = json.loads(_beside(attempt).read_text())
+        """Have the store hold exactly these files of an attempt; False when one of them changes at this moment.
+
+        Raises:
+            TakenOver: it is not ours any more.
+        """
+        notes = parsed(_beside(attempt).read_bytes()) if _beside(attempt).is_file() else None
+        if notes is None:
+            raise TakenOver(attempt.name)
         about, saved = notes["about"], notes["saved"]
         prefix = "/".join((about["kind"], *_split(attempt.name)))
         now = {name: _stamp(attempt / name) for name in names}
         record = {**about, "attempt": attempt.name, "files": saved}
         if not saved:
             self.write(_record_name(attempt.name), as_json(record))
+        elif (parsed(self.read(_record_name(attempt.name))) or {}).get("session") != about["session"]:
+            raise TakenOver(attempt.name)
         fresh = [name for name, stamp in now.items() if stamp is not None and stamp != saved.get(name)]
         self._each(fresh, lambda name: self._upload(attempt / name, f"{prefix}/{name}"))
         if any(_stamp(attempt / name) != stamp for name, stamp in now.items()):
@@ -237,28 +254,35 @@ class ObjectStore(Bucket, Storage):
     def attempts(self) -> Iterator[Attempt]:
         found = {}
         for record, content in self.read_all("attempts").items():
-            about = parsed(content) or {}
+            about = {"key": None, "session": "", **(parsed(content) or {})}
             attempt = str(about.get("attempt", ""))
             if confined.plain(attempt) and record == _record_name(attempt):  # it is a folder on this machine
-                sizes = {name: stamp[0] for name, stamp in about["files"].items()}
+                files = about.get("files")
+                sizes = {name: stamp[0] for name, stamp in files.items()} if isinstance(files, dict) else {}
                 found[attempt] = Attempt(attempt, about, sizes, content)
         yield from found.values()
         for notes in sorted((self.root / "attempts").glob("*.json")):
-            about = (parsed(notes.read_bytes()) or {}).get("about")
-            if notes.stem not in found and about:  # begun on this machine, and never saved
+            begun = (parsed(notes.read_bytes()) or {}).get("about")
+            if notes.stem not in found and begun:  # on this machine, and never saved
                 path = notes.with_suffix("")
-                yield Attempt(path.name, about, {name: (path / name).stat().st_size for name in confined.files(path)})
+                yield Attempt(path.name, begun, {name: (path / name).stat().st_size for name in confined.files(path)})
 
     def take(self, attempt: Attempt, folder: str, about: Mapping[str, Any]) -> Path | None:
-        ours = {**attempt.about, **about}
-        if not attempt.record or not self.replace(_record_name(attempt.name), attempt.record, as_json(ours)):
+        claim = {**attempt.about, **about}
+        if not attempt.record or not self.replace(_record_name(attempt.name), attempt.record, as_json(claim)):
             return None
         self._forget(attempt.name)
         try:
-            return self.here(attempt.name)
+            theirs = self.here(attempt.name)
         except FileNotFoundError:
             self.discard(attempt)
             return None
+        ours = self.begin(folder, about)  # under a name of its own: whoever had it may wake up in an upload
+        for path in theirs.iterdir():
+            path.rename(ours / path.name)
+        self.save(ours)
+        self.discard(attempt)
+        return ours
 
     def here(self, name: str) -> Path:
         path = self.root / "attempts" / name

@@ -1,0 +1,49 @@
+"""What a keep rule frees, and when it frees nothing: a checkpoint goes only when every sweep lets it go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.keeping import Keeper
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from orchestrator.sweep import load
+from tests.page_example import finished_store
+
+
+@pytest.fixture
+def store(small: Path, tmp_path: Path) -> Store:
+    return finished_store(small, tmp_path / "store")[1]
+
+
+def kept(store: Store) -> list[Path]:
+    return sorted(store.root.glob("fine_tune/*/checkpoint-*"))
+
+
+def keeper(sweep: Path, store: Store, rule: str, name: str = "small") -> Keeper:
+    plan = Plan(load(str(sweep), [f"runtime.keep={rule}", f"name={name}"]))
+    found = Keeper(plan, store)
+    found.remember(plan.loaded)
+    return found
+
+
+def test_a_rule_frees_what_no_sweep_wants(small: Path, store: Store) -> None:
+    keeper(small, store, "scores").sweep()
+    assert kept(store) == []
+
+
+def test_what_a_sweep_wants_that_began_later_stays(small: Path, store: Store) -> None:
+    before = kept(store)
+    first = keeper(small, store, "scores")
+    keeper(small, store, "all", "later")
+    first.sweep()
+    assert kept(store) == before != []
+
+
+def test_nothing_goes_while_a_sweep_cannot_be_worked_out(small: Path, store: Store) -> None:
+    store.storage.write("sweeps/other-0123456789abcdef.json", b'{"name": "of a later version"}')
+    before = kept(store)
+    keeper(small, store, "scores").sweep()
+    assert kept(store) == before != []
