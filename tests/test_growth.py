@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
-from orchestrator.run.growth import SAID, gpus_may_come
+from orchestrator.run import growth as growth_module
+from orchestrator.run.growth import SAID, Growth, gpus_may_come
+from orchestrator.run.placement import Size
 from tests.cluster_files import kuberay, ray_cluster
 from trainables.errors import EnvironmentProblem
 
@@ -48,3 +54,27 @@ def test_the_head_pod_says_what_its_cluster_may_grow_to() -> None:
     said = {variable["name"]: variable["value"] for variable in head["env"]}[SAID]
     assert said == str(cluster["enableInTreeAutoscaling"] and sum(limits) > 0).lower()
     assert kuberay()["RayJob"]["spec"]["submissionMode"] == "HTTPMode", "the driver is on the head, where this is said"
+
+
+def test_room_that_has_come_is_left_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth_module, "TAKEN_WITHIN", 3.0)
+    ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        growth, wanted = Growth(), Counter({Size(gpus=1): 3, Size(gpus=2): 1})
+        growth.ask(wanted)
+        _until(lambda: ray.available_resources().get("GPU", 0) == 0)
+        growth.ask(wanted)
+        _until(lambda: ray.available_resources().get("GPU", 0) == 2)
+        growth.ask(wanted)
+        time.sleep(1)
+        assert ray.available_resources()["GPU"] == 2, "no other group took it"
+        growth.stop()
+    finally:
+        ray.shutdown()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

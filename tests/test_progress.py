@@ -87,3 +87,27 @@ def test_nothing_is_said_of_the_time_left_before_anything_is_done(tmp_path: Path
     assert "fine-tunes 0/3" in _said(progress, clock)
     assert "left" not in _said(progress, clock)
     assert board.counts("fine_tune")[State.RUNNING] == 1
+
+
+def test_what_failed_is_said_when_the_board_is_not_locked(tmp_path: Path, clock: Clock) -> None:
+    progress, _, board = _opened(tmp_path / "store", 2)
+    said: list[str] = []
+    progress.say = said.append  # type: ignore[method-assign, assignment]
+    step = board.claim("fine_tune")
+    assert step is not None
+    board.failed(step, "loss became NaN\nat step 7")
+    assert said == [], "who draws a terminal's bars waits for the board with the terminal locked"
+    progress.tick()
+    assert said[0] == f"Failed: fine_tune {step.name}: loss became NaN"
+
+
+def test_a_call_that_has_ended_is_not_counted_as_running_too(tmp_path: Path, clock: Clock) -> None:
+    progress, _, board = _opened(tmp_path / "store", 4)
+    for _ in range(2):
+        step = board.claim("fine_tune")
+        assert step is not None
+        clock.now += 10
+        board.done(step)
+        progress.inside({step.key: (8.0, 8.0)})
+    clock.now -= progress_module.LINE_EVERY
+    assert "fine-tunes 2/4 (20s left)" in _said(progress, clock)

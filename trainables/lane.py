@@ -102,12 +102,18 @@ class Lane:
         Raises:
             LaneDied: they were not ready within ``start_deadline``, or could not start; the lane is stopped.
         """
+        import ray
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ROOM_WITHIN))
         self._storage = Path(tempfile.mkdtemp(prefix="pinch-lane-"))
-        options = {"num_cpus": 0}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {
+            "num_cpus": 0,
+            "scheduling_strategy": here,
+        }  # elsewhere, they would be lost with a node not the lane's
         self._jobs, self._reports = Queue(actor_options=options), Queue(actor_options=options)
         self._thread = threading.Thread(target=self._fit, name="lane", daemon=True)
         self._thread.start()
@@ -385,6 +391,8 @@ def _said(problem: BaseException, rank: int) -> dict[str, Any]:
         kind = "OutOfMemory"
     elif isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem):
         kind = "OutOfMemory"  # as torch says it where there is no GPU
+    elif isinstance(problem, FileNotFoundError | ConnectionError):
+        kind = "LaneDied"  # what somebody else took away, or did not answer, is looked for again
     elif isinstance(problem, OSError) or "No space left on device" in str(problem):
         kind = EnvironmentProblem.__name__  # a full disk or a lost mount says nothing about the fine-tune
     elif isinstance(problem, RuntimeError) and _INFRASTRUCTURE.search(str(problem)):

@@ -43,7 +43,10 @@ class Pulse:
         self._calls: dict[str, tuple[float, float]] = {}
 
     def note(self, key: str, done: float, total: float) -> None:
-        self._calls[key] = (done, total)
+        if done < total:
+            self._calls[key] = (done, total)
+        else:
+            self._calls.pop(key, None)
 
     def read(self) -> dict[str, tuple[float, float]]:
         return dict(self._calls)

@@ -40,7 +40,7 @@ and threads that do not spin against each other where lane and engine share few 
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What there is: cores and GPUs of the whole cluster."""
+    """What there is: cores of the largest machine, which is where a worker has to fit, and GPUs of all of them."""
 
     cpus: float
     gpus: float
@@ -89,10 +89,10 @@ def connected(address: str | None) -> Iterator[Room]:
         raise EnvironmentProblem(f"Ray could not be started {where}: {problem}") from problem
     try:
         with _quiet():
-            resources = ray.cluster_resources()
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             yield Room(
-                cpus=resources.get("CPU", 1.0),
-                gpus=resources.get("GPU", 0.0),
+                cpus=max((resources.get("CPU", 0.0) for resources in nodes), default=0.0) or 1.0,
+                gpus=sum(resources.get("GPU", 0.0) for resources in nodes),
                 grows=address is not None and gpus_may_come(),
             )
     finally:

@@ -255,7 +255,7 @@ class Crew:
         if self._growth is not None:
             self._growth.ask(wanted)
         now = time.monotonic()
-        if not wanted or self._members:
+        if not wanted or any(member.seat for member in self._members.values()):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.identity import Step
 from orchestrator.plan import Model, Plan
@@ -30,6 +30,9 @@ from orchestrator.store import Corrupt
 from trainables.engines.contract import EngineSettings, WrongWeights
 from trainables.errors import BudgetReached, EnvironmentProblem, StepFailed, Unreachable, UserError
 from trainables.judges import api_key
+
+FINISHES_WITHIN = 120.0
+"""Seconds that paid requests under way have to be answered when no more may be sent."""
 
 
 class Evaluation:
@@ -117,6 +120,12 @@ class Evaluation:
                 self.crew.give_back(member, sound=False)
         return said
 
+    def finish_paid(self) -> None:
+        """Wait for translations under way, which ask for nothing more by now: what they were sent is paid for."""
+        deadline = time.monotonic() + FINISHES_WITHIN
+        while any(step.kind == "translation" for step in self._tasks.values()) and time.monotonic() < deadline:
+            self.pump(0.5)
+
     def stop(self) -> None:
         """End who translates; engines and judges are the crew's."""
         self.translators.stop()
@@ -189,11 +198,6 @@ class Evaluation:
         """Take a call's outcome to the board; False when the actor behind it is gone."""
         try:
             ray.get(reference)
-        except (RayActorError, WorkerCrashedError, ray.exceptions.OutOfMemoryError) as problem:
-            self.say(f"{step.kind} {step.name}: its worker died ({_last_line(problem)}); trying again.")
-            blameless = worker is not None and self.crew.on_lost_node(worker)
-            self.board.lost(step, _last_line(problem), blameless)
-            return False
         except RayTaskError as problem:
             cause = problem.cause
             if isinstance(cause, WrongWeights):
@@ -214,8 +218,15 @@ class Evaluation:
             elif isinstance(cause, StepFailed | UserError):
                 self.board.failed(step, str(cause))
             else:
-                self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again.")
+                # It may be the worker that is broken, and the next step would fare no better with it.
+                self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again with a fresh worker.")
                 self.board.lost(step, str(problem))
+                return False
+        except RayError as problem:
+            self.say(f"{step.kind} {step.name}: its worker died ({_last_line(problem)}); trying again.")
+            blameless = worker is not None and self.crew.on_lost_node(worker)
+            self.board.lost(step, _last_line(problem), blameless)
+            return False
         else:
             if step.kind in ("comparison", "translation"):
                 self._outages = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ SAID = "PINCH_GPUS_COME"
 RayCluster may grow to is known to KubeRay's autoscaler alone, which tells Ray nothing of it."""
 AT_ONCE = 64
 """Workers of one size that are asked for at once; the cluster's own limits come first."""
+TAKEN_WITHIN = 5.0
+"""Seconds that workers have to take room that came."""
 
 
 def gpus_may_come(file: Path = BOOTSTRAP) -> bool:
@@ -53,16 +56,19 @@ class Growth:
 
     def __init__(self) -> None:
         self._waiting: dict[Size, list[PlacementGroup]] = {}
+        self._room_came = float("-inf")
 
     def ask(self, wanted: Mapping[Size, int]) -> None:
-        """Have so many more workers of each size wait for room, and no others."""
+        """Have so many more workers of each size wait for room, and no others.
+
+        When room has come nothing waits for a moment: it is for workers, and another group would be given it.
+        """
+        if any(_has_room(group) for groups in self._waiting.values() for group in groups):
+            self._room_came = time.monotonic()
+        if time.monotonic() - self._room_came < TAKEN_WITHIN:
+            wanted = Counter()
         for size in {*wanted, *self._waiting}:
             groups = self._waiting.setdefault(size, [])
-            for group in list(groups):
-                table: Any = placement_group_table(group)
-                if table.get("state") == "CREATED":  # room has come; it is for a worker
-                    groups.remove(group)
-                    remove_placement_group(group)
             number = min(wanted.get(size, 0), AT_ONCE)
             while len(groups) > number:
                 remove_placement_group(groups.pop())
@@ -72,6 +78,11 @@ class Growth:
     def stop(self) -> None:
         """Ask for nothing more."""
         self.ask(Counter())
+
+
+def _has_room(group: PlacementGroup) -> bool:
+    table: Any = placement_group_table(group)
+    return table.get("state") == "CREATED"
 
 
 def _waiting(size: Size) -> PlacementGroup:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from orchestrator.identity import Step
 from orchestrator.run.board import Board, State
+from orchestrator.saying import say
 
 LABELS = {
     "base": "base model",
@@ -46,6 +48,7 @@ class Progress:
         self._now: dict[str, str] = {}
         self._inside: dict[str, tuple[float, float]] = {}
         self._last_line = 0.0
+        self._to_say: deque[str] = deque()
         self._lock = threading.Lock()
 
     def open(self, board: Board) -> None:
@@ -59,13 +62,18 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        self._say_all()
 
     def say(self, sentence: str) -> None:
         """One line for the reader, above the bars."""
-        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, sentence)
 
     def change(self, step: Step, state: State) -> None:
-        """A step changed its state."""
+        """A step changed its state.
+
+        The board is locked meanwhile, and a terminal's bars ask it under a lock that printing takes: what there is to
+        say is said at the next :meth:`tick`.
+        """
         with self._lock:
             if state is State.RUNNING:
                 self._first.setdefault(step.kind, time.monotonic())
@@ -75,9 +83,10 @@ class Progress:
             if state is State.DONE:
                 self._first_done.setdefault(step.kind, time.monotonic())
         if state is State.FAILED and self._board is not None:
-            self.say(f"Failed: {step.kind} {step.name}: {self._board.errors.get(step.key, '').splitlines()[0]}")
+            error = self._board.errors.get(step.key, "").partition("\n")[0]
+            self._to_say.append(f"Failed: {step.kind} {step.name}: {error}")
         elif state is State.DONE and step.kind in ("base", "fine_tune") and not self.console.is_terminal:
-            self.say(f"{self._clock()} {step.kind} {step.name} done")
+            self._to_say.append(f"{self._clock()} {step.kind} {step.name} done")
 
     def fine_tune(self, step: Step | None, report: dict[str, Any], steps: int) -> None:
         """A report from inside a fine-tune."""
@@ -90,11 +99,18 @@ class Progress:
 
     def inside(self, calls: dict[str, tuple[float, float]]) -> None:
         """How far the calls in progress are."""
+        states = self._board.agenda.states if self._board is not None else {}
+        running = {key: part for key, part in calls.items() if states.get(key) is State.RUNNING}
         with self._lock:
-            self._inside.update(calls)
+            self._inside.update(running)
+
+    def _say_all(self) -> None:
+        while self._to_say:
+            self.say(self._to_say.popleft())
 
     def tick(self) -> None:
-        """Where there is no terminal: a line of counts now and then."""
+        """What happened since the last one; where there is no terminal, a line of counts now and then."""
+        self._say_all()
         now = time.monotonic()
         if self.console.is_terminal or self._board is None or now - self._last_line < LINE_EVERY:
             return

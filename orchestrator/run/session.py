@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from orchestrator.run.judging import account_of
 from orchestrator.run.progress import Progress
 from orchestrator.run.records import Recorder
 from orchestrator.run.translating import flags_sentence
+from orchestrator.saying import say
 from orchestrator.scores.score_table import ScoreTable
 from orchestrator.store import Corrupt, Store
 from orchestrator.sweep import LoadedSweep
@@ -134,9 +135,9 @@ def run(
         recorder.close("KILLED" if killed else "FINISHED", timeout=4.0 if killed else 30.0)
     _summary(plan, store, board, console, time.monotonic() - started)
     if stopped:
-        console.print(stopped, markup=False, highlight=False, soft_wrap=True)
+        say(console, stopped)
     if status == ExitStatus.INTERRUPTED:
-        console.print(f"Interrupted. What is published stays; go on with: {again}", markup=False, soft_wrap=True)
+        say(console, f"Interrupted. What is published stays; go on with: {again}")
     return status
 
 
@@ -222,6 +223,7 @@ def _work(
                         progress.say(board.quarantined(spoiled))
                     keeper.after(step)
                 if evaluation.over_budget:
+                    evaluation.finish_paid()
                     raise BudgetReached(evaluation.over_budget)
         finally:
             board.stopping.set()
@@ -256,40 +258,42 @@ def _terminated_like_interrupted() -> Iterator[None]:
 def _summary(plan: Plan, store: Store, board: Board, console: Console, seconds: float) -> None:
     """What was made, the best and worst cells, what is missing, and where to look."""
 
-    def say(line: str = "") -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
     made: dict[str, int] = {}
     for step in board.made:
         made[step.kind] = made.get(step.kind, 0) + 1
-    what = ", ".join(f"{count} {kind}" for kind, count in made.items()) or "nothing was missing"
-    say(f"{plan.sweep.name}: {what}" + (f", in {seconds / 60:.1f} min." if seconds else "."))
+    what = ", ".join(f"{count} {kind}" for kind, count in made.items())
+    what = what or ("this session made nothing" if seconds else "nothing was missing")
+    say(console, f"{plan.sweep.name}: {what}" + (f", in {seconds / 60:.1f} min." if seconds else "."))
     if flags := flags_sentence(store, plan.corpus_steps.translations):
-        say(flags)
+        say(console, flags)
     if plan.steps[-1].key in board.steps:
-        _say_scores(plan, store, say)
+        _say_scores(plan, store, console)
     gaps = board.gaps()
     failed = [(f"{step.kind} {step.name}", error) for step, state, error in gaps if state is State.FAILED]
     blocked = Counter(error for _, state, error in gaps if state is State.BLOCKED)
     for line in explained(failed, blocked, most=8):
-        say(f"  {line}")
+        say(console, f"  {line}")
     source = plan.loaded.typed()
     if gaps:
-        say(f"  pinch status {source} lists them all.")
+        say(console, f"  pinch status {source} lists them all.")
     if plan.steps[-1].key in board.steps:
-        say(f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.location})")
+        say(console, f"Look: pinch scores {source} | pinch report {source} | pinch ui    (store: {store.location})")
 
 
-def _say_scores(plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+def _say_scores(plan: Plan, store: Store, console: Console) -> None:
     table = ScoreTable(plan, store)
     rows = table.rows()
     scored = [row for row in rows if row["if_score"] is not None]
-    say(f"Scores: {len(scored)} of {len(rows)}, by judge {plan.sweep.judge.label}, base {plan.base_source.label}.")
+    say(
+        console,
+        f"Scores: {len(scored)} of {len(rows)}, by judge {plan.sweep.judge.label}, base {plan.base_source.label}.",
+    )
     judged = sorted((row for row in scored if row["n"]), key=lambda row: row["if_score"])
     for word, row in (("Best", judged[-1]), ("Worst", judged[0])) if judged else ():
         say(
+            console,
             f"  {word} cell: {row['model']} in {row['eval_language']} against {row['baseline']}: "
-            f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+            f"{row['if_score']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]",
         )
 
 

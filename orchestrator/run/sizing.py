@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orchestrator.gpu_memory import check, folder_of_base
+from orchestrator.gpu_memory import check
 from orchestrator.identity import Step
 from orchestrator.plan import Plan
 from orchestrator.run.board import Board, State
 from orchestrator.run.gpus import Nodes, gpu_memory, gpus_of_engine, gpus_of_lane
 from orchestrator.run.placement import Size
+from orchestrator.store import Corrupt
 from trainables.model_shape import ModelShape, read_shape
 
 ALONE = Size(gpus=0, most=1)
@@ -40,6 +41,7 @@ class Sizing:
         self._plan, self._board, self._nodes, self._machine_needed, self._say = plan, board, nodes, machine_needed, say
         self._memory: tuple[float, float] | None = None
         self._looked = False
+        self._shapes: dict[str, ModelShape | None] = {}
         self._lane: Size | None = None
         self._engine: Size | None = None
         self._judge: Size | None = None
@@ -55,7 +57,7 @@ class Sizing:
         if self._nodes is None:
             return ALONE
         if self._lane is None and (nodes := self._there(self._plan.base)):
-            shape, count = self._shape(), self._board.counts("fine_tune")
+            shape, count = self._shapes[self._plan.base.key], self._board.counts("fine_tune")
             waiting = count[State.TODO] + count[State.RUNNING] + count[State.ELSEWHERE]
             gpus = gpus_of_lane(self._plan.sweep, shape, self._memory, nodes, waiting)
             self._lane = Size(gpus=gpus, together=False)
@@ -76,7 +78,7 @@ class Sizing:
             return ALONE
         if self._engine is None and (nodes := self._there(self._plan.base)):
             asked = self._plan.sweep.runtime.gpus_per_engine
-            shape = None if self._plan.sweep.runtime.engine == "transformers" else self._shape()
+            shape = None if self._plan.sweep.runtime.engine == "transformers" else self._shapes[self._plan.base.key]
             self._engine = Size(gpus=gpus_of_engine(asked, "gpus_per_engine", shape, self._memory, nodes))
         return self._engine
 
@@ -92,8 +94,7 @@ class Sizing:
         if self._nodes is None or base is None:
             return REFERENCES if self._nodes is not None and plan.sweep.judge.kind == "reference" else ALONE
         if self._judge is None and (nodes := self._there(base)):
-            entry = self._board.store.find("base", base.key)
-            shape = read_shape(entry.without_weights) if entry and plan.sweep.runtime.engine != "transformers" else None
+            shape = None if plan.sweep.runtime.engine == "transformers" else self._shapes[base.key]
             asked = plan.sweep.runtime.gpus_per_judge
             self._judge = Size(gpus=gpus_of_engine(asked, "gpus_per_judge", shape, self._memory, nodes))
         return self._judge
@@ -102,12 +103,20 @@ class Sizing:
         """The GPUs, once the model is there and the memory was looked at; nothing before."""
         assert self._nodes is not None
         nodes = self._nodes.whole()
-        if not nodes or self._board.state(base) is not State.DONE:
+        if not nodes or self._board.state(base) is not State.DONE or not self._read(base):
             return {}
         if not self._looked:
             self._memory, self._looked = gpu_memory(nodes), True
         return nodes
 
-    def _shape(self) -> ModelShape | None:
-        folder = folder_of_base(self._plan, self._board.store)
-        return read_shape(folder) if folder else None
+    def _read(self, base: Step) -> bool:
+        """Read a model's shape; False when it has to be made again first."""
+        if base.key not in self._shapes:
+            store = self._board.store
+            entry = store.find("base", base.key)
+            try:
+                self._shapes[base.key] = read_shape(store.use(entry, weights=False)) if entry else None
+            except Corrupt as spoiled:
+                self._say(self._board.quarantined(spoiled))
+                return False
+        return True

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.identity import Step
 from orchestrator.languages import ENGLISH, language
@@ -227,7 +228,8 @@ class Translators:
         plan, translator = self._plan, self._plan.translator
         assert translator is not None
         price = plan.sweep.runtime.prices.get("million_characters")
-        meter: Any = Meter
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        meter: Any = Meter.options(scheduling_strategy=here)  # type: ignore[attr-defined]
         self._meter = meter.remote(translator, _account(plan, self._board), price.amount if price else 0.0)
         local = isinstance(translator, LocalTranslator)
         gpus = int(ray.cluster_resources().get("GPU", 0))

@@ -30,6 +30,7 @@ from orchestrator.plan import Model, Plan
 from orchestrator.run.agenda import Order
 from orchestrator.run.board import Board, State
 from orchestrator.run.crew import Crew, Member, Post
+from orchestrator.run.gpus import HEAD
 from orchestrator.run.placement import Demand, Role, Seat, Size
 from orchestrator.run.staging import StoreStaging, order
 from orchestrator.run.trial import FineTuneTrial, LaneActor, LaneSettings
@@ -216,8 +217,8 @@ class Tuning:
         ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
         steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
         trainable = tune.with_parameters(self.trial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps)
-        # What a fine-tune takes is its lane's, which Tune does not see.
-        trainable = tune.with_resources(trainable, {"cpu": 0.01})
+        # What a fine-tune takes is its lane's, which Tune does not see. The head outlives other nodes.
+        trainable = tune.with_resources(trainable, {"cpu": 0, HEAD: 0.001})
         searcher = ClaimingSearcher(self.plan, self.board, self.crew, 1, self._prepare, self.report)
         tuner = tune.Tuner(
             trainable,
