@@ -26,6 +26,7 @@ from orchestrator.options import (
     sweep_of,
 )
 from orchestrator.people.annotate_cli import annotate
+from orchestrator.saying import say
 from trainables.errors import EnvironmentProblem, UserError
 
 app = typer.Typer(
@@ -193,7 +194,7 @@ def compare(
     found = compare_tables(a, b)
     sys.stdout.write(found.as_csv())
     for sentence in found.sentences():
-        err.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        say(err, sentence)
 
 
 @app.command(short_help="Figures, CSVs and one HTML page.", epilog="Example: pinch report demo --out report")
@@ -217,7 +218,7 @@ def report(
 
     shares = read_shares(pretraining) if pretraining else None
     page = write_report(plan_of(sweep, overrides), results_at(store), store, out, shares).page
-    err.print(f"Open {page} in a browser.", markup=False, highlight=False, soft_wrap=True)
+    say(err, f"Open {page} in a browser.")
 
 
 @app.command(
@@ -254,7 +255,7 @@ def export(
     from orchestrator.export.exporting import export as export_model
 
     said = export_model(plan_of(sweep, overrides), store_at(store), model, folder, merged)
-    err.print(said, markup=False, highlight=False, soft_wrap=True)
+    say(err, said)
 
 
 @app.command(
@@ -308,8 +309,8 @@ def ui(
 ) -> None:
     """The MLflow UI on a store's sweeps."""
     from orchestrator.mlflow_place import DATABASE, settle
-    from orchestrator.mlflow_runs import without_password
     from orchestrator.mlflow_ui import serve, ui_command, ui_pages
+    from trainables.addresses import without_password
 
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
     if elsewhere:
@@ -324,9 +325,9 @@ def ui(
         raise UserError(f"--store {store}: no sweep was tracked here yet; run one first, or name another store.")
     settle(opened.root)
     command, environment = ui_command(opened.root, host, port)
-    err.print(f"MLflow on http://{host}:{port} (Ctrl-C ends it)", markup=False, highlight=False)
+    say(err, f"MLflow on http://{host}:{port} (Ctrl-C ends it)")
     for sweep, page in ui_pages(opened.root, host, port).items():
-        err.print(f"  {sweep}: {page}", markup=False, highlight=False, soft_wrap=True)
+        say(err, f"  {sweep}: {page}")
     raise typer.Exit(serve(command, {**os.environ, **environment}))
 
 
@@ -385,10 +386,10 @@ def main() -> None:
     try:
         app()
     except UserError as problem:
-        err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        say(err, str(problem))
         sys.exit(ExitStatus.BAD_INPUT)
     except EnvironmentProblem as problem:
-        err.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+        say(err, str(problem))
         sys.exit(ExitStatus.ENVIRONMENT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -398,7 +399,7 @@ def main() -> None:
 
         if isinstance(problem, Corrupt):
             cure = "It is in quarantine now; make it again: pinch run"
-            err.print(f"{problem}. {cure}", markup=False, highlight=False, soft_wrap=True)
+            say(err, f"{problem}. {cure}")
             sys.exit(ExitStatus.ENVIRONMENT)
         err.print_exception()
         err.print("This is an error in Pinch; please report it with the lines above.", markup=False)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from orchestrator.cost import human_bytes
 from orchestrator.exit_status import ExitStatus
+from orchestrator.saying import say
 from orchestrator.store import Store
 from trainables.errors import EnvironmentProblem, UserError
 
@@ -37,15 +38,10 @@ def examine(store: str, address: str | None, plan: Any, console: Console) -> int
     for check in (_packages, _compiler, _machine, lambda: _store(store), _ray):
         for what, good, said in check():
             fine = fine and good
-            console.print(
-                f"{'ok' if good else 'NO':>3}  {what:<10} {said}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(console, f"{'ok' if good else 'NO':>3}  {what:<10} {said}")
     if fine and plan is not None:
         return _cluster(store, None, plan, console)
-    console.print("This machine can run sweeps." if fine else "Mend what says NO, then ask again.", markup=False)
+    say(console, "This machine can run sweeps." if fine else "Mend what says NO, then ask again.")
     return ExitStatus.DONE if fine else ExitStatus.ENVIRONMENT
 
 
@@ -54,7 +50,7 @@ def _cluster(store: str, address: str | None, plan: Any, console: Console) -> in
 
     fine = examine_cluster(store, address, plan, console)
     can = "This sweep can run here." if plan else "This cluster can run sweeps."
-    console.print(can if fine else "Mend what says NO, then ask again.", markup=False)
+    say(console, can if fine else "Mend what says NO, then ask again.")
     return ExitStatus.DONE if fine else ExitStatus.ENVIRONMENT
 
 

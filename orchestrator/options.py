@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.saying import say
 from trainables.errors import UserError
 
 err = Console(stderr=True)
@@ -64,5 +65,5 @@ def results_at(location: str, option: str = "--store") -> Any:
         raise UserError(re.sub(r"^--store\b", option, str(problem))) from None
     if not opened.exists:
         said = f"{option} {location}: there is no store here yet; pinch run makes one, or name another."
-        err.print(said, markup=False, highlight=False, soft_wrap=True)
+        say(err, said)
     return opened

@@ -21,6 +21,7 @@ from orchestrator.keeping import collect
 from orchestrator.outline import Outline
 from orchestrator.plan import Plan, mixture_rows
 from orchestrator.review import STATES, Outlook, Standing, explained, outlooks
+from orchestrator.saying import say
 from orchestrator.store import Store
 from orchestrator.sweep import LoadedSweep
 
@@ -186,7 +187,7 @@ def gc(store: Store, dry_run: bool, console: Console) -> None:
     """Free what may go."""
     if not dry_run:
         store.refuse_another_schema()
-    freed, notes = collect(store, dry_run)
+    freed, notes = collect(store, dry_run, lambda sentence: say(console, sentence))
     for item in freed:
         say(console, f"{human_bytes(item.bytes):>9}  {item.what}")
     for note in notes:
@@ -197,10 +198,6 @@ def gc(store: Store, dry_run: bool, console: Console) -> None:
 
 def _telling(look: Outlook) -> bool:
     return not look.reason.startswith("not made yet")
-
-
-def say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_json(value: Any) -> None:

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from orchestrator.plan import Plan
 from orchestrator.report.tables import agreement_table
+from orchestrator.saying import say
 from orchestrator.scores import summaries
 from orchestrator.scores.score_table import ScoreTable, as_csv, columns, write_tables
 from orchestrator.scores.sentences import intervals_note
-from orchestrator.show import say, say_json
+from orchestrator.show import say_json
 from orchestrator.store import Store
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.options import DEFAULT_STORE, SetOption, StoreOption, SweepArgument, err, plan_of, store_at
+from orchestrator.saying import say
 
 annotate = typer.Typer(
     help="Ask people which of two responses is better, and how good each is.",
@@ -34,7 +35,7 @@ def export(
     from orchestrator.people.asking import export as export_sheets
 
     for line in export_sheets(plan_of(sweep, overrides), store_at(store), out, languages, count, seed):
-        err.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(err, line)
 
 
 @annotate.command("import", epilog="Example: pinch annotate import demo ann.csv ben.csv")
@@ -51,4 +52,4 @@ def take_in(
     from orchestrator.people.annotations import take_in as import_answers
 
     for line in import_answers(plan_of(sweep, overrides), store_at(store), files, replace):
-        err.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(err, line)

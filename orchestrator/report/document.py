@@ -10,8 +10,9 @@ from importlib import resources
 
 import jinja2
 
-from orchestrator.report.responses import direction, visible
+from orchestrator.report.responses import direction
 from orchestrator.report.views import language_name
+from orchestrator.saying import visible
 
 
 def templates() -> jinja2.Environment:

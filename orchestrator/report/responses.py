@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestrator.languages import any_language
 from orchestrator.report.views import Sample, language_name
+from orchestrator.saying import visible
 from trainables.errors import UserError
 
 CellKey = tuple[str, str, str]
@@ -105,24 +106,12 @@ def judged(choices: Mapping[str, int | None]) -> tuple[str, str, str]:
     )
 
 
-def visible(text: str) -> str:
-    """A text whose control characters, surrogates and direction overrides are shown instead of obeyed."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]", _shown, text)
-
-
 def direction(code: str) -> str:
     """``rtl`` for the languages whose script is written from right to left, else ``ltr``."""
     try:
         return "rtl" if any_language(code).script in _RIGHT_TO_LEFT else "ltr"
     except UserError:
         return "ltr"
-
-
-def _shown(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures
-    return "\ufffd" if 0xD800 <= code <= 0xDFFF else f"⟨U+{code:04X}⟩"
 
 
 def _cut(text: str, longest: int) -> str:

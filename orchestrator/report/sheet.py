@@ -16,8 +16,9 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from orchestrator.report.document import asset, policy, templates
-from orchestrator.report.responses import direction, embedded, visible
+from orchestrator.report.responses import direction, embedded
 from orchestrator.report.views import language_name
+from orchestrator.saying import visible
 
 HEADER = ("item", "language", "instruction", "response_1", "response_2", "rater", "preference", "rating_1", "rating_2")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

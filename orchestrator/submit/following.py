@@ -21,6 +21,7 @@ from rich.console import Console
 from orchestrator.exit_status import ExitStatus
 from orchestrator.plan import Plan
 from orchestrator.run.progress import LABELS, duration
+from orchestrator.saying import say
 from orchestrator.store import Store
 from orchestrator.submit.bundle import Bundle, bundle
 from orchestrator.submit.conclusion import End, Known, Patience, conclude
@@ -51,9 +52,9 @@ class Following:
             UserError: bad input; nothing has been written then.
         """
         self.loaded, self.head, self.console, self.patience = loaded, head, console, patience
-        self.location = location if "://" in location else str(Path(location).expanduser().absolute())
         self.plan = Plan(loaded)
-        self.store = Store(self.location)
+        self.store = Store(location)
+        self.location = location if "://" in location else self.store.location
         self.submission = ""
         self._retry_failed = retry_failed
         self._seen = False
@@ -75,12 +76,12 @@ class Following:
         if self._missing() == 0:
             self._say(f"{self.plan.sweep.name}: nothing is missing.")
             return ExitStatus.DONE
+        found = self._first_look()
         self.store.create()
         if self._retry_failed:
             for key in self._failed():
                 self.store.forget_failure(key)
         futile = 0
-        found = self._first_look()
         while True:
             missing = self._patiently(self._missing)
             if found is None:
@@ -302,4 +303,4 @@ class Following:
         return f" --store {shlex.quote(self.location)}"
 
     def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)
