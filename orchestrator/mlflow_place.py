@@ -26,7 +26,8 @@ def settle(store: Path) -> None:
     """Have a store's own database name its artifacts where the store is now; nothing where it has none yet.
 
     Raises:
-        EnvironmentProblem: it is no database, or may not be written, or another process holds it for half a minute.
+        EnvironmentProblem: it is no database, or may not be written, or another process holds it for half a minute; or
+            it names artifacts elsewhere, as a store from somebody else may.
     """
     database = Path(store) / DATABASE
     if not database.is_file():
@@ -57,3 +58,13 @@ def _settle(database: Path, here: str) -> None:
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, experiment)
             )
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE name = 'Default'", (here,)
+        )  # MLflow's own
+        named = connection.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs")
+        for (location,) in named:
+            if location != here and (not str(location).startswith(f"{here}/") or ".." in location.split("/")):
+                raise EnvironmentProblem(
+                    f"{database}: names artifacts outside of the store ({location}), which MLflow's pages would show; "
+                    "remove it: the next pinch run makes it again."
+                )

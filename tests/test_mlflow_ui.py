@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from orchestrator.mlflow_place import settle
 from orchestrator.mlflow_ui import VIEW, default_uri, ui_command, ui_pages
 from orchestrator.tracking import Tracker
 from tests import report_example as example
@@ -24,6 +27,7 @@ from tests.tracking_examples import (
     started_at,
     wait_until,
 )
+from trainables.errors import EnvironmentProblem
 
 
 @pytest.fixture
@@ -97,3 +101,18 @@ def _attach(store: Path, page: Path, text: str) -> None:
         "assert tracker.close(timeout=90)"
     )
     subprocess.run([sys.executable, "-c", code], env=environment_with(), check=True, timeout=120)
+
+
+def test_a_database_that_names_artifacts_elsewhere_is_not_shown(store: Path) -> None:
+    tracker = Tracker(store, "demo")
+    say(tracker, "mono-fi")
+    tracker.close("FINISHED")
+    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+            before = database.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC").fetchone()
+            database.execute(f"UPDATE {table} SET {column} = 'file:///home/me' WHERE rowid = ?", before[:1])
+        with pytest.raises(EnvironmentProblem, match="artifacts outside of the store"):
+            settle(store)
+        with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+            database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (before[1], before[0]))
+    settle(store)
