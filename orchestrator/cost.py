@@ -56,8 +56,11 @@ def estimate(plan: Plan, store: Store, missing: dict[str, int]) -> Estimate:
     if price is None:
         notes.append("No cost: runtime.prices names no price per GPU-hour.")
     elif not unknown:
-        gpu_cost = sum(value or 0.0 for value in seconds.values()) / 3600 * price.amount
-        notes.append(f"At {price.amount} per GPU-hour (price of {price.date}).")
+        hours = sum((value or 0.0) * _gpus(kind, plan, store) for kind, value in seconds.items()) / 3600
+        gpu_cost = hours * price.amount
+        notes.append(
+            f"{hours:,.1f} GPU-hours at {price.amount} (price of {price.date}), starts of workers not counted."
+        )
     disk = disk_needed(plan, missing.get("fine_tune", 0))
     if disk is None:
         notes.append(f"Disk unknown until the base {plan.base_source.label} is here.")
@@ -117,6 +120,21 @@ def _typical(kind: str, plan: Plan, store: Store) -> float | None:
         if "seconds" in made.facts and _alike(kind, made, plan, behind)
     ]
     return statistics.median(values) if values else None
+
+
+def _gpus(kind: str, plan: Plan, store: Store) -> float:
+    """GPUs that a step of a kind holds: as the sweep says, or as fine-tunes like it did; an engine or a judge one."""
+    runtime = plan.sweep.runtime
+    if kind == "fine_tune":
+        if runtime.gpus_per_fine_tune != "auto":
+            return runtime.gpus_per_fine_tune
+        alike = [made for made in store.listing(kind) if _alike(kind, made, plan, {})]
+        return statistics.median([made.facts.get("workers", 1) for made in alike] or [1])
+    if kind == "comparison":
+        asked, needed = runtime.gpus_per_judge, plan.sweep.judge.kind == "local"
+    else:
+        asked, needed = runtime.gpus_per_engine, kind in ("selection", "generation_set")
+    return (1 if asked == "auto" else asked) if needed else 0
 
 
 _BEHIND = {"selection": ("fine_tune",), "generation_set": ("selection", "fine_tune")}

@@ -75,10 +75,13 @@ def _money(plan: Plan, found: dict[str, list[Entry]]) -> list[tuple[str, str]]:
         if (cost := _sum(entries, "cost"))
     ]
     price = plan.sweep.runtime.prices.get("gpu_hour")
-    seconds = _sum((entry for entry in found.get("fine_tune", []) if entry.facts.get("device") == "cuda"), "seconds")
-    if price is not None and seconds:
-        cost = seconds / 3600 * price.amount
-        told.append(("Fine-tuning, GPU time", f"{cost:,.2f} at {price.amount} an hour (price of {price.date})"))
+    on_gpus = [entry.facts for entry in found.get("fine_tune", []) if entry.facts.get("device") == "cuda"]
+    hours = sum(facts["seconds"] * facts["workers"] for facts in on_gpus) / 3600
+    if price is not None and hours:
+        cost = hours * price.amount
+        told.append(
+            ("Fine-tuning, GPU-hours", f"{hours:,.1f}, {cost:,.2f} at {price.amount} each (price of {price.date})")
+        )
     return told
 
 

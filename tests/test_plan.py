@@ -16,6 +16,7 @@ from orchestrator.plan import Plan, mixture_rows
 from orchestrator.store import Store
 from orchestrator.sweep import load, shipped
 from tests.conftest import Pinch
+from tests.page_example import finished_store
 from trainables.errors import UserError
 
 
@@ -166,3 +167,13 @@ def test_the_mixture_of_the_base_is_refused() -> None:
     plan = Plan(load("paper-tiny"))
     with pytest.raises(UserError, match="not tuned"):
         list(mixture_rows(plan.find_model("base")))
+
+
+def test_a_cost_counts_every_gpu_that_a_step_holds(small: Path, tmp_path: Path) -> None:
+    _, store = finished_store(small, tmp_path / "store")
+    price = "runtime.prices={gpu_hour: {amount: 3, date: 2026-11-01}}"
+    one = estimate(Plan(load(str(small), [price])), store, {"fine_tune": 2, "selection": 2, "comparison": 5})
+    four = Plan(load(str(small), [price, "runtime.gpus_per_fine_tune=4", "runtime.gpus_per_engine=2"]))
+    many = estimate(four, store, {"fine_tune": 2, "selection": 2, "comparison": 5})
+    assert one.gpu_cost == pytest.approx((2 * 15 + 2 * 1) / 3600 * 3), "a reference judge takes no GPU"
+    assert many.gpu_cost == pytest.approx((2 * 15 * 4 + 2 * 1 * 2) / 3600 * 3)
