@@ -113,9 +113,13 @@ class Sessions:
                 return True
         return False
 
+    def holds(self, key: str) -> bool:
+        """Whether the lease of a step is this session's, which it is no more when another took it over."""
+        return self.storage.read(_lease(key)) == self.id.encode()
+
     def release(self, key: str) -> None:
         """Give a lease back; nothing happens when this session does not hold it."""
-        if self.storage.read(_lease(key)) == self.id.encode():
+        if self.holds(key):
             self.storage.remove(_lease(key))
 
     def holder(self, key: str) -> str | None:

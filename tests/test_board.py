@@ -147,6 +147,24 @@ def test_who_reads_a_result_waits_while_that_is_made_again(
     assert started == may_start
 
 
+@pytest.mark.parametrize("ends", ["failed", "lost", "give_up"])
+def test_what_goes_wrong_with_a_step_that_another_session_has_is_not_the_steps(tmp_path: Path, ends: str) -> None:
+    board = open_board(tmp_path)
+    step = board.claim("base")
+    assert step is not None
+    board.store.sessions.release(step.key)
+    other = open_board(tmp_path)
+    assert other.claim("base") is not None
+    getattr(board, ends)(step, "a file is gone")
+    assert board.state(step) is State.ELSEWHERE
+    assert board.broken is None
+    assert board.store.failures() == {} == board.store.failures(for_good=False)
+    publish(other, step)
+    other.done(step)
+    assert board.claim("base") is None
+    assert board.state(step) is State.DONE
+
+
 def test_many_threads_never_get_the_same_step(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create()

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import Pinch
+from tests.conftest import SMALL, Pinch
 from tests.faults import Session, complete, digests, leased, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -60,14 +60,42 @@ def test_two_sessions_and_then_four_some_with_wrong_clocks_share_the_work_and_ma
     assert sum(map(made, sessions)) == makers(begun).total(), "a step was made twice"
 
 
+def test_a_session_that_wakes_up_while_another_goes_on_with_its_work_leaves_it_that(
+    tmp_path: Path, begun: Path, pinch: Pinch
+) -> None:
+    sweep = tmp_path / "long.yaml"
+    sweep.write_text(SMALL.replace("steps: 8", "steps: 400").replace("checkpoint_every: 4", "checkpoint_every: 40"))
+    sleeper = Session(sweep, begun)
+    until(lambda: any((begun / "attempts").glob("*/state-*/state.json")), sleeper)
+    theirs = next((begun / "attempts").glob("*/state-*/state.json")).parents[1]
+    family = with_all_it_started(sleeper)
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    other = Session(sweep, begun)
+    until(lambda: not theirs.exists(), other)
+    for process in family:
+        process.send_signal(signal.SIGCONT)
+    for session in (sleeper, other):
+        assert session.wait() == 0, session.text()
+    complete(begun, sweep, None, pinch)
+    assert makers(begun).total() == 16
+    assert not (begun / "quarantine").exists()
+    resumed = [json.loads(path.read_text())["facts"]["resumed_at"] for path in begun.glob("fine_tune/*/manifest.json")]
+    assert max(resumed) >= 20, "what the sleeper had done was not done again"
+
+
+def with_all_it_started(session: Session) -> list[psutil.Process]:
+    driver = psutil.Process(session.process.pid)
+    return [driver, *driver.children(recursive=True)]
+
+
 def test_a_session_that_sleeps_past_its_lease_wakes_up_and_changes_nothing(
     small: Path, begun: Path, undisturbed: Path, pinch: Pinch
 ) -> None:
     sleeper = Session(small, begun)
     until(leased(begun, small, "fine_tune"), sleeper)
     until(lambda: bool(list((begun / "attempts").glob("*/examples.parquet"))), sleeper)
-    driver = psutil.Process(sleeper.process.pid)
-    family = [driver, *driver.children(recursive=True)]
+    family = with_all_it_started(sleeper)
     for process in family:
         process.send_signal(signal.SIGSTOP)
     began = time.monotonic()

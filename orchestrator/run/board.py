@@ -147,6 +147,8 @@ class Board:
 
     def failed(self, step: Step, error: str) -> None:
         """The step fails for good; what needs it is blocked by it."""
+        if self._taken_over(step):
+            return
         self.store.record_failure(step, error)
         with self._lock:
             self._fail(step, error)
@@ -158,6 +160,8 @@ class Board:
         Args:
             blameless: it is known that the step had no part in it (its node went away): this is no try of it.
         """
+        if self._taken_over(step):
+            return
         with self._lock:
             if not blameless:
                 self._tries[step.key] = self._tries.get(step.key, 0) + 1
@@ -171,11 +175,23 @@ class Board:
 
     def give_up(self, step: Step, error: str) -> None:
         """Trying again would not help and the step is not to blame: nothing more is handed out, the run ends."""
+        if self._taken_over(step):
+            return
         with self._lock:
             self.broken = self.broken or f"{step.kind} {step.name}: {error}"
             self.stopping.set()
             self._set(step, State.TODO)
         self.store.sessions.release(step.key)
+
+    def _taken_over(self, step: Step) -> bool:
+        """Whether another session has the step, or had: what went wrong here may be that it took the files along."""
+        with contextlib.suppress(OSError):
+            if not self.store.sessions.holds(step.key):
+                with self._lock:
+                    self._looked[step.key] = 0.0
+                    self._set(step, State.ELSEWHERE)
+                return True
+        return False
 
     def reopen(self) -> list[Step]:
         """Take back every step whose result is no longer in the store (it was quarantined); returns them."""
