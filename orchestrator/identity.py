@@ -19,6 +19,9 @@ import rfc8785
 KEY_SCHEMA = 1
 """Raised when the meaning of payloads changes as a whole; a store of another schema is read-only."""
 
+NAME_BYTES = 120
+"""Of a step's name in its folder's; file systems take 255, and attempts and quarantine add theirs."""
+
 KINDS = ("base", "corpus", "translation", "fine_tune", "selection", "generation_set", "comparison")
 
 Payload = Mapping[str, Any]
@@ -165,8 +168,8 @@ class Step:
 
     @property
     def folder(self) -> str:
-        """``<name>-<16 hex>``: the name is for people, the digits are what counts."""
-        return f"{self.name}-{self.key[:16]}"
+        """``<name>-<16 hex>``: the name is for people, and cut where it is long; the digits are what counts."""
+        return f"{self.name.encode(errors='ignore')[:NAME_BYTES].decode(errors='ignore')}-{self.key[:16]}"
 
 
 def differences(old: Payload, new: Payload) -> list[str]:

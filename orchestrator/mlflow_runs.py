@@ -291,14 +291,6 @@ class Runs:
         os.replace(temporary, self._ledger)
 
 
-def without_password(uri: str) -> str:
-    """A URI without user and password, for messages and for the ledger."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
-
-
 def reachable(uri: str, timeout: float = 10.0) -> str | None:
     """Why an MLflow does not answer, in a sentence without its password; None where it does."""
     address, credentials = _apart(uri)
@@ -325,7 +317,8 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri, {}
     credentials = {"MLFLOW_TRACKING_USERNAME": parts.username, "MLFLOW_TRACKING_PASSWORD": parts.password or ""}
-    return without_password(uri), {name: unquote(value) for name, value in credentials.items()}
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return address, {name: unquote(value) for name, value in credentials.items()}
 
 
 def _empty_book() -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.languages import ENGLISH, SLAVIC, any_language
-from trainables.errors import UserError
-from trainables.spec import Spec, identity
+from trainables.errors import UserError, shown
+from trainables.spec import NAME, Spec, identity
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -40,7 +40,7 @@ def _without_doubles(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _a_percent(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"found {value!r}; a percent is a number from 0 to 100.")
+        raise ValueError(f"found {shown(value)}; a percent is a number from 0 to 100.")
     if not 0 <= value <= 100:
         raise ValueError(f"found {value}; a percent is a number from 0 to 100.")
     return int(value) if value == int(value) else value
@@ -48,7 +48,7 @@ def _a_percent(value: Any) -> int | float:
 
 def _a_count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"found {value!r}; a count is a whole number of examples, 1 or more.")
+        raise ValueError(f"found {shown(value)}; a count is a whole number of examples, 1 or more.")
     return value
 
 
@@ -70,8 +70,8 @@ LanguageCode = Annotated[str, AfterValidator(_known_language)]
 Languages = Annotated[tuple[LanguageCode, ...], Field(min_length=1), AfterValidator(_without_doubles)]
 Percent = Annotated[int | float, BeforeValidator(_a_percent)]
 Count = Annotated[int, BeforeValidator(_a_count)]
-Label = Annotated[str, AfterValidator(_a_label)]
-ModelName = Annotated[str, AfterValidator(_a_model_name)]
+Label = Annotated[str, Field(max_length=NAME), AfterValidator(_a_label)]
+ModelName = Annotated[str, Field(max_length=NAME), AfterValidator(_a_model_name)]
 
 
 class _Study(Spec):
@@ -230,12 +230,12 @@ def _known_study(written: Any) -> Any:
         raise ValueError(f"a study needs the key study; known: {', '.join(STUDIES)}.")
     kind = written["study"]
     if not isinstance(kind, str) or kind not in STUDIES:
-        raise ValueError(f"unknown study {kind!r}{_did_you_mean(kind, STUDIES)} known: {', '.join(STUDIES)}.")
+        raise ValueError(f"unknown study {shown(kind)}{_did_you_mean(kind, STUDIES)} known: {', '.join(STUDIES)}.")
     keys = STUDIES[kind].model_fields
     for key in written:
         if key not in keys:
             known = ", ".join(name for name in keys if name != "study")
-            raise ValueError(f"unknown key {key!r} in a {kind} study{_did_you_mean(key, keys)} known: {known}.")
+            raise ValueError(f"unknown key {shown(key)} in a {kind} study{_did_you_mean(key, keys)} known: {known}.")
     return written
 
 

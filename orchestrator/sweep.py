@@ -14,24 +14,25 @@ import datetime
 import difflib
 import re
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Discriminator, ValidationError, field_validator, model_validator
 
 from orchestrator.languages import Language, any_language, language
 from orchestrator.studies import Studies
 from orchestrator.sweep_errors import explain
-from trainables.errors import UserError
+from trainables.addresses import private
+from trainables.errors import UserError, cut
 from trainables.judges import JudgeSpec, ReferenceJudge
 from trainables.parallel import Parallel
+from trainables.paths import Named, looked_for
+from trainables.plain_yaml import NotYaml, read_file, read_text
 from trainables.recipe import Recipe
 from trainables.sampling import Sampling
-from trainables.spec import Spec, identity, runtime
+from trainables.spec import NAME, Spec, identity, runtime
 from trainables.translators import GoogleTranslator, TranslatorSpec
 
 
@@ -74,8 +75,8 @@ class FilesSource(_CorpusSpec):
 
     look_up: ClassVar[Callable[[str], Language]] = any_language
     source: Literal["files"] = identity("files")
-    train: str = identity(description="JSONL or Parquet with id, language, instruction, response")
-    eval: str = identity(description="the same; responses may be left out unless the judge is reference")
+    train: Named = identity(description="JSONL or Parquet with id, language, instruction, response")
+    eval: Named = identity(description="the same; responses may be left out unless the judge is reference")
 
 
 class HubSource(_CorpusSpec):
@@ -87,7 +88,7 @@ class HubSource(_CorpusSpec):
     revisions: dict[Literal["lima", "oasst1", "alpacafarm"], str] = identity(
         {}, description="another commit of the hub than the one that is pinned here"
     )
-    copies: dict[Literal["lima", "oasst1", "alpacafarm"], str] = identity(
+    copies: dict[Literal["lima", "oasst1", "alpacafarm"], Named] = identity(
         {}, description="your own file in the same form (.json, .jsonl, .parquet), instead of the hub's"
     )
     translator: TranslatorSpec = identity(GoogleTranslator())
@@ -163,9 +164,9 @@ class Runtime(Spec):
 class Sweep(Spec):
     """A whole sweep, as asked for."""
 
-    name: str = runtime(description="letters, digits and -; becomes the MLflow experiment")
+    name: str = runtime(max_length=NAME, description="letters, digits and -; becomes the MLflow experiment")
     corpus: CorpusSpec = identity()
-    base: str = identity("tiny")
+    base: Named = identity("tiny")
     recipe: Recipe = identity(Recipe())
     sampling: Sampling = identity(Sampling())
     judge: JudgeSpec = identity(ReferenceJudge())
@@ -253,7 +254,10 @@ def distinct(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
 
 def _locate(sweep: str) -> Path:
     if sweep.endswith((".yaml", ".yml")):
-        path = Path(sweep).expanduser()
+        try:
+            path = looked_for(sweep)
+        except ValueError as problem:
+            raise UserError(f"SWEEP: {problem}") from None
         if not path.is_file():
             raise UserError(f"{sweep}: there is no such file; give the path of a sweep file or a shipped name.")
         return path
@@ -267,36 +271,8 @@ def _locate(sweep: str) -> Path:
     return known[sweep]
 
 
-# libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte
-_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _NoDoubledKeys(_Fastest):  # type: ignore[misc]
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        for name, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
-            if times > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {name!r} is written twice; keep one", problem_mark=node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-# "no" is Norwegian's code, not false; only true and false are booleans here
-_NoDoubledKeys.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_NoDoubledKeys.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDoubledKeys)
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path}: cannot be read ({problem}); give a YAML file in UTF-8.") from None
-    except yaml.MarkedYAMLError as problem:
-        where = f" line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
-        raise UserError(f"{path}{where}: is not YAML ({problem.problem}); mend the line.") from None
+    raw = read_file(path)
     if not isinstance(raw, dict):
         found = "is empty" if raw is None else f"holds a {type(raw).__name__}, not keys and values"
         raise UserError(f"{path}: {found}; copy a shipped sweep, such as {shipped()['demo']}, and change it.")
@@ -305,25 +281,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _as_typed(override: str) -> str:
     """An override as it was given, for messages; what may be a key somebody put in the wrong place is not repeated."""
-    private = re.search(r"key|secret|password|base_url", override)
-    return f"--set {override.partition('=')[0]}=..." if private else f"--set {override}"
+    if private(override, override):
+        override = re.split(r"[^\w.-]", override, maxsplit=1)[0] + "=..."
+    return f"--set {cut(override, 200)}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> str:
     name, equals, text = override.partition("=")
+    said = _as_typed(override)
     if not equals or not name:
-        raise UserError(f"--set {override}: is not of the form a.b=value; write for example --set recipe.steps=50.")
+        raise UserError(f"{said}: is not of the form a.b=value; write for example --set recipe.steps=50.")
     try:
-        value = yaml.load(text, Loader=_NoDoubledKeys)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: {text!r} is not a YAML value; quote it.") from None
+        value = read_text(text)
+    except NotYaml as problem:
+        raise UserError(f"{said}: is not a YAML value ({problem}); quote it.") from None
     parts = name.split(".")
     target: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(target, list):
-            if not part.isdigit() or int(part) >= len(target):
-                raise UserError(f"--set {override}: {'.'.join(parts[:depth])} has items 0 to {len(target) - 1}.")
+            if part not in map(str, range(len(target))):
+                raise UserError(f"{said}: {'.'.join(parts[:depth])} has items 0 to {len(target) - 1}.")
             if last:
                 target[int(part)] = value
             else:
@@ -334,7 +312,7 @@ def _apply(raw: dict[str, Any], override: str) -> str:
             else:
                 target = target.setdefault(part, {})
         else:
-            raise UserError(f"--set {override}: {'.'.join(parts[:depth])} is a single value and has no {part!r}.")
+            raise UserError(f"{said}: {'.'.join(parts[:depth])} is a single value and has nothing in it.")
     return name
 
 

@@ -6,9 +6,16 @@ This module must never know what a setting means.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any
 
 from pydantic import ValidationError
+
+from trainables.addresses import private
+from trainables.errors import cut, shown
+
+LONGEST = 1000
+"""Characters of a sentence; what people write, and so what is said of it, can be of any length."""
 
 
 def explain(problem: ValidationError, raw: dict[str, Any], source: str, changed: dict[str, str]) -> str:
@@ -33,11 +40,15 @@ def explain(problem: ValidationError, raw: dict[str, Any], source: str, changed:
         where = f"{where}.{key}" if where else key
         near = difflib.get_close_matches(str(found), known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        message = f"{found!r} is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
+        said = "" if private(where, found) and not str(found).isalpha() else f"{shown(found)} "
+        message = f"{said}is not known; use one of {', '.join(known)}.{hint}" if found else "is missing; add it."
     elif error["type"] != "value_error":
         message = _IN_YAML.get(error["type"]) or f"{message[0].lower()}{message[1:]}"
-        message = f"{message}; found {'nothing' if value is None else repr(value)}."
-    return f"{origin}: {where}: {message}" if where else f"{origin}: {message}"
+        found = "" if private(where, value) else f"; found {'nothing' if value is None else shown(value)}"
+        message = f"{message}{found}."
+    elif private(where, value):
+        message = re.sub(r"^(unknown \w+) (?!'\w+'[;, ]).*(?=[;,] (did you mean|known))", r"\1", message)
+    return cut(f"{origin}: {where}: {message}" if where else f"{origin}: {message}", LONGEST)
 
 
 _IN_YAML = {
@@ -65,6 +76,8 @@ def _place(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[st
     path: list[str] = []
     value = raw
     for position, part in enumerate(location):
+        if part == "[key]":
+            return ".".join(path[:-1]), path[-1]
         inside = (isinstance(value, dict) and part in value) or (
             isinstance(value, list) and isinstance(part, int) and part < len(value)
         )

@@ -24,8 +24,9 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.languages import ENGLISH
-from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun, without_password
+from orchestrator.mlflow_runs import Point, Runs, Status, WantedRun
 from orchestrator.mlflow_ui import default_uri
+from trainables.addresses import without_password
 
 __all__ = ["ModelRecord", "Status", "SweepRecord", "Tracker", "score_metrics", "tracking_uri"]
 

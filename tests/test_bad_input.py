@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.plan import Plan
+from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
+from trainables.errors import UserError
 
 OVERRIDES = {
     "an unknown key": ("corpus.trian_count=5", ["corpus", "trian_count", "train_count"]),
@@ -41,6 +44,11 @@ OVERRIDES = {
     "an unknown study": ("studies.0.study=monolingul", ["studies", "monolingul", "monolingual"]),
     "an unknown judge": ("judge.kind=oracle", ["judge", "oracle", "reference"]),
     "a study in a language the corpus lacks": ("studies.0.languages=[en, ru]", ["ru", "corpus.languages"]),
+    "a rate without end": ("recipe.learning_rate=.inf", ["recipe.learning_rate", "finite", "inf"]),
+    "brackets of which a parser dies": ("recipe.steps=" + "[" * 100_000, ["recipe.steps", "levels"]),
+    "bytes that are no text": ("base=\udcff", ["base", "printable"]),
+    "a name that no folder can have": ("base=" + "a" * 300, ["base", "File name too long"]),
+    "somebody who is not here": ("base=~nosuchuser/x", ["base", "~nosuchuser/x", "home"]),
 }
 
 
@@ -51,6 +59,87 @@ def test_a_bad_setting_is_refused_in_a_sentence(case: str, small: Path, pinch: P
     _said(done.stderr, *words)
     assert not (tmp_path / "store").exists()
     assert done.stdout == ""
+
+
+NUMBERS = {
+    "recipe.learning_rate=.nan": "finite",
+    "recipe.learning_rate=inf": "finite",
+    "sampling.temperature=.inf": "finite",
+    "runtime.max_cost=.inf": "finite",
+    "runtime.prices={gpu_hour: {amount: .inf, date: 2026-11-01}}": "finite",
+    "studies.1.percents=[.nan]": "found nan",
+    "seeds.train=[12345678901234567890]": "found 12345678901234567890",
+    f"seeds.sampling={2**53}": "up to 9007199254740991",
+    f"recipe.batch_size={10**26}": "whole number",
+    "recipe.batch_size=1.0e+26": "integer",
+    "recipe.steps=true": "found true",
+    "recipe.learning_rate=true": "found true",
+    "seeds.train=[true]": "found true",
+    "runtime.zero_stage=false": "found false",
+    "recipe={steps: 1000000000, checkpoint_every: 1}": "10000 checkpoints of 1000000000 steps; raise it",
+}
+
+
+@pytest.mark.parametrize("override", NUMBERS)
+def test_a_number_that_no_key_can_be_made_of_is_refused(override: str, small: Path) -> None:
+    with pytest.raises(UserError, match=rf"--set .*{override.partition('=')[0]}.*{NUMBERS[override]}"):
+        load(str(small), [override])
+
+
+def test_the_largest_numbers_there_can_be_have_keys(small: Path) -> None:
+    at_most = [f"seeds.train=[{2**53 - 1}]", "recipe.steps=10000", "recipe.checkpoint_every=1", "recipe.alpha=16.0"]
+    assert Plan(load(str(small), [*at_most, "recipe.learning_rate=1e308", "runtime.offload=true"])).steps
+
+
+LONG = "a" * 300
+NAMES = (
+    f"base=gguf:{LONG}",
+    f"base=package:{LONG}",
+    "base=gguf:~nosuchuser/x",
+    f"recipe.template={LONG}",
+    "recipe.template=~nosuchuser/x",
+    f"judge={{kind: local, model: {LONG}}}",
+    f"judge={{kind: local, model: tiny, prompt: {LONG}}}",
+    f"corpus={{source: files, languages: [en, fi], train: {LONG}.jsonl, eval: b.jsonl}}",
+    f"corpus={{source: hub, languages: [en, fi], copies: {{lima: {LONG}}}}}",
+    f"corpus={{source: hub, languages: [en, fi], translator: {{engine: local, model: {LONG}}}}}",
+)
+
+
+@pytest.mark.parametrize("override", NAMES, ids=lambda override: override.replace(LONG, "long"))
+def test_a_name_that_nothing_can_have_is_refused_by_its_key(override: str, small: Path) -> None:
+    with pytest.raises(UserError, match=r"--set .*: .*cannot be looked for \((File name too long|Could not determine)"):
+        load(str(small), [override])
+
+
+def test_a_template_that_is_a_text_may_be_long(small: Path) -> None:
+    assert load(str(small), [f"recipe.template={LONG} {{instruction}}"])
+
+
+@pytest.mark.parametrize("name", [f"{LONG}.yaml", "~nosuchuser/x.yaml", "a\x00.yaml"])
+def test_a_sweep_file_that_cannot_be_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"SWEEP: .*cannot be looked for"):
+        load(name)
+
+
+@pytest.mark.parametrize("place", ["²", "-1", "2", "x", "9" * 5000])
+def test_a_place_in_a_list_is_a_number_in_it(place: str, small: Path) -> None:
+    with pytest.raises(UserError, match="studies has items 0 to 1"):
+        load(str(small), [f"studies.{place}.languages=[en]"])
+
+
+@pytest.mark.parametrize("length", [100, 101])
+@pytest.mark.parametrize(
+    "setting",
+    ["name={}", "studies.0.name={}", "studies.1={{study: custom, mixtures: {{{}: {{en: 40}}}}, evaluate_in: [en]}}"],
+)
+def test_a_name_has_a_hundred_characters_at_most(setting: str, length: int, small: Path) -> None:
+    override = setting.format("a" * length)
+    if length == 100:
+        assert load(str(small), [override])
+    else:
+        with pytest.raises(UserError, match=r"at most 100 characters; found 'aaa"):
+            load(str(small), [override])
 
 
 def _said(text: str, *words: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.corpus.base import Corpus, Example, read_examples, write_examples
 from orchestrator.corpus.files import FilesCorpus
+from orchestrator.corpus.rows import JSON_LIST, read_rows
 from trainables.errors import UserError
 
 Row = dict[str, Any]
@@ -194,6 +195,10 @@ def test_a_cell_that_is_not_text_is_refused(tmp_path: Path, content: list[Row], 
         ("t.jsonl", b'\n{"id": \n', r"row 2 is not JSON \(.*column 7\)"),
         ("t.jsonl", b"[1]\n", "row 1 is a list or an object; give one JSON object per line"),
         ("t.jsonl", b'{"id": "\xff"}\n', "row 1 is not UTF-8"),
+        ("t.jsonl", b"[" * 100_000, r"row 1 is not JSON \(maximum recursion"),
+        ("t.jsonl", b'{"id": ' + b"9" * 5000 + b"}", "row 1 is not JSON .*5000 digits"),
+        ("t.jsonl", b'\n{"id": "a", "response": "b", "response": "c"}', "row 2 is not JSON .*names 'response' twice"),
+        ("t.jsonl", b'{"id": "a\\u0000", "language": "en"}', "row 1 has a NUL character in its id; take it out"),
         (
             "t.jsonl",
             b'{"id": "a", "language": "en", "instruction": "\\ud83d", "response": "b"}',
@@ -209,6 +214,24 @@ def test_a_broken_file_is_refused_with_row_and_cure(tmp_path: Path, name: str, c
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         corpus(tmp_path, path).train_ids()
+
+
+def test_a_table_whose_text_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    bytes_as_text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    pq.write_table(pa.table({"id": bytes_as_text, "language": ["en"]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet: is not a readable Parquet file .*utf-8"):
+        corpus(tmp_path, tmp_path / "t.parquet").train_ids()
+
+
+def test_rows_of_a_list_are_read_as_carefully(tmp_path: Path) -> None:
+    for content, word in (
+        (b"[" * 100_000, "recursion"),
+        (b'[{"id": ' + b"9" * 5000 + b"}]", "5000 digits"),
+        (b'[{"id": 1, "id": 2}]', "names 'id' twice"),
+    ):
+        (tmp_path / "t.json").write_bytes(content)
+        with pytest.raises(UserError, match=f"row 1 is not JSON .*{word}"):
+            list(read_rows(tmp_path / "t.json", "corpus.copies.lima", JSON_LIST))
 
 
 def test_a_missing_file_is_refused_by_key(tmp_path: Path) -> None:

@@ -57,6 +57,15 @@ def test_one_and_one_point_zero_are_one_value() -> None:
     assert key_of({"rate": 1}) == key_of({"rate": 1.0})
 
 
+def test_a_folder_is_called_like_its_step_as_far_as_a_file_system_goes() -> None:
+    payload = {"a": 1}
+    key = Step(kind="fine_tune", name="x", payload=payload).key
+    usual = "uniform-ar+cs+en+es+et+fi+he+hi+it+ru+sw+zh.base"
+    longest = "uniform-" + "+".join(f"l{number}" for number in range(91))
+    for name, kept in ((usual, usual), ("a" * 120, "a" * 120), (longest, longest[:120]), ("ä" * 70 + "x", "ä" * 60)):
+        assert Step(kind="fine_tune", name=name, payload=payload).folder == f"{kept}-{key[:16]}"
+
+
 def test_what_json_cannot_say_has_no_key() -> None:
     with pytest.raises(Exception, match=r"(?i)nan|float|domain"):
         key_of({"rate": float("nan")})

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from orchestrator.cost import estimate
 from orchestrator.export.licences import licences
@@ -136,8 +137,8 @@ def test_a_plan_names_the_terms_of_every_input(pinch: Pinch) -> None:
 
 def test_what_cannot_be_known_of_an_input_is_said_to_be_the_users_to_look_up(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / "model" / name).write_text("{}")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    save_file({}, tmp_path / "model" / "model.safetensors")
     told = licences(Plan(load("demo", [f"judge={{kind: local, model: {tmp_path / 'model'}}}"])))
     assert [licence.what for licence in told] == ["all examples", "base model", "judge"]
     assert told[-1].terms.startswith("yours to look up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import threading
@@ -17,6 +18,7 @@ from pydantic import SecretStr
 
 from tests.judge_server import Answer, Asked, JudgeServer, calls, fails, says
 from trainables import patience
+from trainables.endpoint import LONGEST
 from trainables.errors import BudgetReached, EnvironmentProblem, Unreachable
 from trainables.judges import (
     Call,
@@ -29,6 +31,7 @@ from trainables.judges import (
 )
 from trainables.judges.cutting import CUT_MARK
 from trainables.judges.prompt import load_prompt
+from trainables.judges.remote import reach
 
 FIGURE9 = load_prompt("figure9")
 KEY = "planted-7f3a91-secret"
@@ -152,8 +155,26 @@ def test_long_texts_are_cut_alike_in_both_orders_and_it_is_said(server: JudgeSer
         Answer(status=0),
         Answer(raw=b'{"choices": [{"mess'),
         Answer({"error": {"message": "upstream", "code": 502}}),
+        Answer(raw=b"[" * 200_000),
+        Answer(raw=b'{"choices": ' + b"9" * 5000 + b"}"),
+        Answer(raw=b" " * (LONGEST + 1)),
+        Answer(raw=gzip.compress(b" " * 5 * LONGEST), headers={"content-encoding": "gzip"}),
+        Answer(raw=b"?", headers={"content-encoding": "zstd"}),
     ],
-    ids=["busy", "error", "unavailable", "timeout", "broken off", "cut short", "error in an answer's clothes"],
+    ids=[
+        "busy",
+        "error",
+        "unavailable",
+        "timeout",
+        "broken off",
+        "cut short",
+        "error in an answer's clothes",
+        "brackets without end",
+        "a number without end",
+        "text without end",
+        "packed text without end",
+        "packed as nobody asked for",
+    ],
 )
 def test_what_passes_by_itself_is_tried_again(server: JudgeServer, bad: Answer) -> None:
     server.behave = once(bad)
@@ -312,6 +333,46 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(
             open_judge(remote(server, retries=0), key=secret).judge(calls(1))
         assert KEY not in "".join(format_exception(problem.value))
     assert KEY not in caplog.text
+
+
+# What is not believed
+
+
+def test_an_answer_may_be_packed(server: JudgeServer) -> None:
+    packed = gzip.compress(json.dumps(says("2").body).encode())
+    server.behave = lambda number, asked: Answer(raw=packed, headers={"content-encoding": "gzip"})
+    assert [v.choice for v in judged(server)] == [2, 2]
+
+
+@pytest.mark.parametrize("told", [10**400, 10**9, 0, -5, 1.5])
+def test_a_count_of_tokens_that_cannot_be_is_guessed(server: JudgeServer, told: Any) -> None:
+    server.behave = lambda number, asked: says("2", told, told)
+    (verdict, _) = judged(server)
+    assert verdict.usage == Usage(-(-len(server.asked[0].prompt.encode()) // 4), 1, "judge-2026")
+
+
+def test_of_a_long_answer_the_beginning_is_kept(server: JudgeServer) -> None:
+    answer = says("1" + "x" * 50_000).body
+    server.behave = lambda number, asked: Answer({**answer, "model": "m" * 50_000})
+    (verdict, _) = judged(server)
+    assert (verdict.choice, len(verdict.raw)) == (1, 4000)
+    assert verdict.usage is not None
+    assert len(verdict.usage.model) == 200
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_nothing_is_sent_to_an_address_that_nobody_named(server: JudgeServer, status: int) -> None:
+    with JudgeServer() as other:
+        onward = other.url.replace("//", "//me:planted@")
+        server.behave = lambda number, asked: Answer({}, status, {"location": f"{onward}/chat/completions?k=planted"})
+        server.greet = Answer({}, status, {"location": f"{onward}/models"})
+        for ask in (lambda: judged(server, key=KEY), lambda: reach(remote(server), None)):
+            with pytest.raises(
+                EnvironmentProblem, match=rf"{other.url}, where .* name it as judge.base_url"
+            ) as problem:
+                ask()
+            assert "planted" not in str(problem.value)
+        assert other.asked == []
 
 
 # How it ends

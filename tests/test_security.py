@@ -18,11 +18,14 @@ import psutil
 import pytest
 import yaml
 
-from orchestrator import sweep
+from orchestrator.submit.head import Head
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
+from trainables import plain_yaml
+from trainables.addresses import key_in, without_password
 from trainables.errors import UserError
 from trainables.judges.prompt import load_prompt
+from trainables.translators import GoogleTranslator
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted(path for part in ("orchestrator", "trainables", "benchmarks") for path in (ROOT / part).rglob("*.py"))
@@ -90,8 +93,8 @@ def test_every_yaml_is_read_by_the_safe_loader() -> None:
             assert ast.unparse(words["Loader"]) == "_NoDoubledKeys", ast.unparse(node)
         elif called.startswith("yaml.") and called.rpartition(".")[2].endswith(("load", "load_all", "dump")):
             assert called in ("yaml.safe_load", "yaml.safe_dump"), called
-    assert issubclass(sweep._NoDoubledKeys, yaml.constructor.SafeConstructor)
-    assert not issubclass(sweep._NoDoubledKeys, yaml.constructor.FullConstructor)
+    assert issubclass(plain_yaml._NoDoubledKeys, yaml.constructor.SafeConstructor)
+    assert not issubclass(plain_yaml._NoDoubledKeys, yaml.constructor.FullConstructor)
 
 
 def test_every_loader_is_told_to_run_no_code_of_a_model_and_to_read_safetensors() -> None:
@@ -119,7 +122,7 @@ def test_a_tag_that_would_run_something_is_no_yaml(small: Path, pinch: Pinch, tm
     prompt.mkdir()
     (prompt / "prompt.txt").write_text("{instruction}{first}{second}")
     (prompt / "judge.yaml").write_text(f"description: {tag}\n")
-    with pytest.raises(UserError, match="not readable as YAML"):
+    with pytest.raises(UserError, match="is not YAML"):
         load_prompt(str(prompt))
 
 
@@ -157,20 +160,71 @@ def with_a_shard_elsewhere(folder: Path, sprung: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("spoil", [with_pickled_weights, with_a_pickled_shard, with_a_shard_elsewhere])
-def test_weights_are_safetensors_of_the_folder_or_they_are_not_read(spoil: Any, base: Path, sprung: Path) -> None:
+def with_an_adapter_beside(folder: Path, sprung: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}))
+    set_trap(folder / "adapter_model.bin", sprung)
+
+
+def with_a_pointer(folder: Path, sprung: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+
+
+def with_an_empty_file(folder: Path, sprung: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def with_half_a_file(folder: Path, sprung: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (with_pickled_weights, "safetensors"),
+        (with_a_pickled_shard, "safetensors"),
+        (with_a_shard_elsewhere, "which is not a .*safetensors file of this folder"),
+        (with_an_adapter_beside, r"holds an adapter beside the model \(adapter_config.json\); merge it"),
+        (with_a_pointer, "is not safetensors .* Git LFS pointer perhaps: fetch the weights"),
+        (with_an_empty_file, "is not safetensors .* fetch the weights"),
+        (with_half_a_file, "is not safetensors .* fetch the weights"),
+    ],
+)
+def test_weights_are_safetensors_of_the_folder_or_they_are_not_read(
+    spoil: Any, words: str, base: Path, sprung: Path
+) -> None:
     from trainables.base_models import parse_base
     from trainables.generate import WrongWeights, make_engine
     from trainables.recipe import Recipe
     from trainables.tuning_model import load_for_tuning
 
     spoil(base, sprung)
-    with pytest.raises(UserError, match=r"safetensors"):
+    with pytest.raises(UserError, match=words):
         parse_base(str(base))
-    with pytest.raises(WrongWeights, match=r"safetensors"):
+    with pytest.raises(WrongWeights, match=words):
         make_engine("transformers", base, "full", 64)
-    with pytest.raises(UserError, match=r"safetensors"):
+    with pytest.raises(UserError, match=words):
         load_for_tuning(base, Recipe(), 0, "eager", gradient_checkpointing=False)
+
+
+@pytest.mark.parametrize("spoil", [with_a_pointer, with_an_empty_file, with_half_a_file])
+def test_weights_that_are_not_whole_have_no_shape(spoil: Any, base: Path, sprung: Path) -> None:
+    from trainables.model_shape import read_shape
+
+    assert read_shape(base).parameters > 0
+    spoil(base, sprung)
+    with pytest.raises(UserError, match=r"model\.safetensors is not safetensors"):
+        read_shape(base)
+
+
+def test_a_gguf_beside_an_adapter_is_not_read(tmp_path: Path, sprung: Path) -> None:
+    from trainables.base_models import parse_base
+
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    assert parse_base(f"gguf:{tmp_path / 'model.gguf'}").kind == "gguf"
+    with_an_adapter_beside(tmp_path, sprung)
+    with pytest.raises(UserError, match="lies beside an adapter"):
+        parse_base(f"gguf:{tmp_path / 'model.gguf'}")
 
 
 def test_a_pickle_in_a_store_is_not_read_by_an_engine(folders: Path, tmp_path: Path, sprung: Path) -> None:
@@ -211,7 +265,8 @@ def test_no_setting_turns_code_of_models_on(small: Path) -> None:
 
 
 def test_workers_send_each_other_nothing_that_would_be_unpickled() -> None:
-    assert not [called for called, _, _ in calls() if called.endswith(("_object_list", "_object", "recv_object"))]
+    sent = [called for called, _, _ in calls() if called.endswith(("_object_list", "_object", "recv_object"))]
+    assert sent == ["super().construct_object"], "PyYAML's word for what it reads"
 
 
 def _meet(rank: int, port: int, open_ports: multiprocessing.Queue[set[str]]) -> None:
@@ -280,19 +335,17 @@ def test_every_variable_that_is_read_is_known_to_hold_a_secret_or_none() -> None
 
 
 def test_a_password_in_mlflows_address_is_not_repeated(pinch: Pinch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:planted-1@tracker:5000/x")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:pa/planted-1@tracker:5000/x")
     said = pinch("ui", check=2)
     assert "http://tracker:5000/x" in said.stderr
     assert "planted-1" not in said.stdout + said.stderr
 
 
-def test_a_password_in_a_dashboards_address_is_refused_and_not_repeated(
-    pinch: Pinch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://me:planted-1@head:8265")
-    said = pinch("submit", "demo", check=2)
-    assert "--address http://head:8265: is not a dashboard's address" in said.stderr
-    assert "planted-1" not in said.stdout + said.stderr
+@pytest.mark.parametrize("address", ["http://me:planted-1@head:8265", "http://me:pa/planted-1@head:8265"])
+def test_a_password_in_a_dashboards_address_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match="--address http://head:8265: is not a dashboard's address") as problem:
+        Head(address)
+    assert "planted-1" not in str(problem.value)
 
 
 @pytest.mark.parametrize("where", ["api_key", "api_key_env", "base_url"])
@@ -306,3 +359,106 @@ def test_a_key_that_is_set_in_the_wrong_place_is_not_repeated(where: str, small:
             load(str(small), overrides)
         assert "planted-1" not in str(problem.value)
         assert "--set judge" in str(problem.value)
+
+
+REMOTE = "judge={kind: remote, model: m, base_url: 'http://h/v1', "
+GOOGLE = "corpus={source: hub, languages: [en, fi], translator: {engine: google, "
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "judge.api_key=[sk-planted",
+        "judge.api_key=%planted",
+        "judge.api_key: sk-planted",
+        "judge.api_key: sk-planted&a=b",
+        "judge.kind=sk-planted",
+        "judge=sk-planted",
+        REMOTE + "api_key_env: [sk-planted]}",
+        REMOTE + "api_key:sk-planted}",
+        REMOTE + "sk-planted}",
+        REMOTE + "concurrency: sk-planted}",
+        REMOTE + "retries: {sk-planted: 1}}",
+        *(
+            f"judge={{kind: remote, model: m, base_url: {url}}}"
+            for url in (
+                "'http://me:pa/planted@h/v1'",
+                "'me:planted@h/v1'",
+                "'http://h/v1#sk-planted'",
+                "'http://h/v1?sk-planted'",
+                "'http://h:planted/v1'",
+                "'http://[planted'",
+                "'http://h/ planted'",
+                "[http://me:planted@h/v1]",
+                "{http://me:planted@h/v1: 1}",
+            )
+        ),
+        GOOGLE + "endpoint: 'https://me:planted@h'}}",
+        GOOGLE + "endpoint: 'me:planted@h'}}",
+        GOOGLE + "endpoint: 'h?key=planted'}}",
+        GOOGLE + "endpoint: 'h:planted'}}",
+        GOOGLE + "endpoint: [planted]}}",
+        "corpus={source: hub, languages: [en, fi], copies: {lima: 'https://me:planted@h/lima.json'}}",
+        "corpus={source: files, languages: [en, fi], train: 's3://me:planted@h/a.jsonl', eval: b.jsonl}",
+        "corpus.languages=[http://me:planted@h]",
+        "base=https://me:planted@huggingface.co/org/name",
+        "base=[https://me:planted@huggingface.co/org/name]",
+        "recipe.template=http://me:pa/planted@h",
+        "name=http://me:planted@h",
+        "http://me:planted@h=1",
+        "studies.0={study: monolingual, languages: [en], http://me:planted@h: 1}",
+        "studies.0={study: 'http://me:planted@h'}",
+        "HF_TOKEN=sk-planted",
+    ],
+)
+def test_what_may_be_a_secret_is_not_repeated_wherever_it_was_put(override: str, small: Path) -> None:
+    with pytest.raises(UserError) as problem:
+        load(str(small), [override])
+    assert "planted" not in str(problem.value)
+    if override.startswith("judge="):
+        small.write_text(f"{SMALL}\njudge: {override.removeprefix('judge=')}\n")
+        with pytest.raises(UserError, match=r"small\.yaml.*judge") as problem:
+            load(str(small))
+        assert "planted" not in str(problem.value)
+
+
+def test_a_text_may_speak_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("{instruction}{first}{second}")
+    (tmp_path / "judge.yaml").write_text("reminder: As on https://h/@me, one digit.")
+    assert load_prompt(str(tmp_path)).settings.reminder == "As on https://h/@me, one digit."
+
+
+@pytest.mark.parametrize("host", ["translate-eu.googleapis.com", "http://127.0.0.1:8080", "h:443"])
+def test_a_host_is_an_endpoint(host: str) -> None:
+    assert GoogleTranslator(endpoint=host).endpoint == host
+
+
+@pytest.mark.parametrize("key", ["sk-planted\nsk-second", "sk-planted sk-second", "sk-plantéd"])
+def test_what_cannot_be_sent_as_a_key_is_refused_and_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UserError, match=r"MY_KEY: holds .* no key has") as problem:
+        key_in("MY_KEY")
+    assert "sk-" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://tracker:5000/x", "http://tracker:5000/x"),
+        ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("/home/me/mlruns", "/home/me/mlruns"),
+        ("http://me:planted@tracker:5000/x", "http://tracker:5000/x"),
+        ("http://me:pa/planted@tracker:5000", "http://tracker:5000"),
+        ("http://me:p@planted@tracker:5000", "http://tracker:5000"),
+        ("http://me:p#planted@tracker:5000", "http://tracker:5000"),
+        ("http://me:p?planted@tracker:5000", "http://***"),
+        ("me:planted@tracker:5000", "tracker:5000"),
+        ("http://tracker?token=plan@ted", "http://***"),
+        ("databricks://x?token=planted", "databricks://x"),
+        ("postgresql://db/mlflow?user=u&password=planted", "postgresql://db/mlflow"),
+        ("http://h#planted", "http://h"),
+        ("http://[::1", "http://[::1"),
+    ],
+)
+def test_of_an_address_the_place_alone_is_said(uri: str, said: str) -> None:
+    assert without_password(uri) == said

@@ -269,6 +269,8 @@ def _existing_gguf(path: Path) -> Path:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UserError(f"base: gguf:{path} is not a GGUF file (its first four bytes are not GGUF)")
+    if besides := weight_files.adapter_in(path.parent):
+        raise UserError(f"base: gguf:{path} lies beside an adapter ({besides}); give it a folder of its own")
     return path.resolve()
 
 

@@ -1,7 +1,7 @@
 """An endpoint that speaks OpenAI's interface: a prompt goes in, what the model writes comes out, on whichever try.
 
 What passes by itself is for :class:`trainables.patience.Patience`; what does not (a wrong key, an unknown model) is
-said at once, with the cure.
+said at once, with the cure. Nothing is sent where the user did not say, and no answer is read without end.
 
 This module must never let the key out, neither in an error nor in what an endpoint says; and it must never know what
 the answers are for.
@@ -18,11 +18,14 @@ from typing import Any
 import openai
 from pydantic import SecretStr
 
+from trainables.addresses import without_password
 from trainables.errors import EnvironmentProblem
 from trainables.patience import Passing, Patience, Turn, retry_after
 
 BYTES_PER_TOKEN = 4
 """What a token is taken to hold where no tokenizer is at hand: about right for English, too few for other scripts."""
+LONGEST = 4 * 2**20
+"""Bytes of an answer, unpacked; no text that is asked for comes near."""
 _UNANSWERABLE = re.compile(r"context.(length|window)|too long|content.(filter|policy|management)", re.IGNORECASE)
 """What endpoints say, with status 400, 413 or 422, of a prompt that they will not read; there is no common code."""
 _NOT_FOR_THIS = re.compile(r"scope|permission", re.IGNORECASE)
@@ -58,6 +61,29 @@ class Unanswerable(Exception):
     """The endpoint will not read this prompt, now or later. If it reads none at all, it is the settings it refuses."""
 
 
+class _Client(openai.DefaultAsyncHttpxClient):
+    """Follows no redirect, and reads an answer only so far."""
+
+    def __init__(self) -> None:
+        super().__init__(follow_redirects=False, headers={"accept-encoding": "gzip, deflate"})
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        answer = await super().send(request, **options | {"stream": True})
+        body = bytearray()
+        try:
+            if answer.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
+                raise openai.APIConnectionError(message="an answer packed as nobody asked for", request=request)
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > LONGEST:
+                    raise openai.APIConnectionError(message=f"an answer of over {LONGEST:,} bytes", request=request)
+        finally:
+            await answer.aclose()
+        on_the_way = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in on_the_way]
+        return type(answer)(answer.status_code, headers=headers, content=bytes(body), request=request)
+
+
 class Endpoint:
     """A model that answers behind an address. To be used inside ``async with endpoint.open()``."""
 
@@ -80,7 +106,7 @@ class Endpoint:
         key = self._where.key.get_secret_value() if self._where.key else "none"
         self._patience.begin()
         async with openai.AsyncOpenAI(
-            base_url=self._where.url, api_key=key, max_retries=0, timeout=None
+            base_url=self._where.url, api_key=key, max_retries=0, timeout=None, http_client=_Client()
         ) as self._client:
             yield
 
@@ -119,7 +145,7 @@ class Endpoint:
         except openai.APIStatusError as problem:
             away = problem.status_code in (502, 503, 504)  # a gateway speaks; the model is not there
             wants_key = problem.status_code == 401 and not _NOT_FOR_THIS.search(str(problem.body))
-            if away or wants_key:
+            if away or wants_key or problem.status_code < 400:
                 raise self._meant(problem) from None
         except openai.APIError as problem:
             raise self._meant(problem) from None
@@ -134,7 +160,7 @@ class Endpoint:
                 got = await self._client.completions.create(prompt=prompt, max_tokens=max_tokens, **self._options)
         except openai.APIError as problem:
             raise self._meant(problem) from None
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise Passing(self._short(f"an answer that is not JSON ({problem})")) from None
         if isinstance(got, str):
             role, url = self._where.role, self._where.url
@@ -153,7 +179,7 @@ class Endpoint:
             text,
             _count(getattr(usage, "prompt_tokens", None), prompt),
             _count(getattr(usage, "completion_tokens", None), text),
-            self._clean(str(getattr(got, "model", None) or self._model)),
+            self._clean(str(getattr(got, "model", None) or self._model))[:200],
             getattr(first, "finish_reason", None) == "length",
         )
 
@@ -168,6 +194,13 @@ class Endpoint:
         if (status in (408, 409, 425, 429) or status >= 500) and not used_up:
             return Passing(said, retry_after(problem.response.headers.get("retry-after")))
         role, url, name = self._where.role, self._where.url, self._where.key_name
+        if status < 400:
+            told = without_password(problem.response.headers.get("location", "another address"))
+            there = re.sub(r"/(chat/)?(completions|models)$", "", self._short(told))
+            return EnvironmentProblem(
+                f"{role}: {url} sends the calls on to {there}, where nothing is sent unasked; if it is meant, name it "
+                f"as {role}.base_url"
+            )
         if status in (400, 413, 422) and _UNANSWERABLE.search(said):
             return Unanswerable(said)
         if status in (401, 403) and self._where.key is None:
@@ -198,4 +231,4 @@ class Endpoint:
 
 def _count(told: Any, text: str) -> int:
     """The tokens of a text as told, or at a guess."""
-    return told if isinstance(told, int) and told > 0 else -(-len(text.encode()) // BYTES_PER_TOKEN)
+    return told if isinstance(told, int) and 0 < told < 10**9 else -(-len(text.encode()) // BYTES_PER_TOKEN)

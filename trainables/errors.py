@@ -1,5 +1,10 @@
 """The ways in which work can end badly, told apart because each asks something else of the reader."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
 
 class UserError(Exception):
     """Bad input: the message names the file, the key, what was found, and the cure. The command exits 2."""
@@ -19,3 +24,17 @@ class BudgetReached(Exception):
 
 class Unreachable(Exception):
     """A service gave no answer for longer than the patience with it lasts; later it may."""
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: as Python writes it, its middle left out where it is long."""
+    return _brief.repr(value)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of ``most`` characters or so, its middle left out where it is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

@@ -14,8 +14,7 @@ from typing import Any
 
 from trainables.errors import UserError
 from trainables.recipe import Recipe
-
-Shapes = dict[str, tuple[int, ...]]
+from trainables.weight_files import Shapes, shapes_in
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_shape(folder: Path) -> ModelShape:
     """The shape of the model in a Hugging Face folder; its weights may be missing.
 
     Raises:
-        UserError: no ``config.json``, or one that is not a causal language model's.
+        UserError: no ``config.json``, or one that is not a causal language model's; weights that are not whole.
     """
     file = folder / "config.json"
     try:
@@ -117,13 +116,10 @@ def _first(config: dict[str, Any], *names: str, default: Any = None) -> Any:
 
 
 def _shapes_of_weights(folder: Path) -> Shapes:
-    """The header of a safetensors file: its length in eight bytes, then JSON (the format's documentation)."""
-    shapes: Shapes = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        shapes |= {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
-    return shapes
+    try:
+        return {name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in shapes_in(file).items()}
+    except ValueError as problem:
+        raise UserError(str(problem)) from None
 
 
 def _shapes_of_config(folder: Path) -> Shapes:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
+from pydantic import model_validator
+
+from trainables.paths import Named
 from trainables.spec import Spec, identity
 
+MOST_CHECKPOINTS = 10_000
 RESULT_VERSION = 2
 """Raised when the same mixture, base, recipe and seed would give other weights (see `trainables.finetune`)."""
 
@@ -32,8 +36,17 @@ class Recipe(Spec):
     max_input_tokens: int = identity(1024, ge=1, description="prompts are cut here")
     max_target_tokens: int = identity(512, ge=1, description="responses are cut here, end-of-text included")
     checkpoint_every: int = identity(200, ge=1, description="steps between checkpoints")
-    template: str = identity("plain", description="plain, chat, or the path of a file with {instruction}")
+    template: Named = identity("plain", description="plain, chat, or the path of a file with {instruction}")
     precision: Literal["bf16", "fp32"] = identity("bf16", description="forward and backward; AdamW's copy is fp32")
+
+    @model_validator(mode="after")
+    def _not_a_checkpoint_a_step(self) -> Self:
+        if self.steps // self.checkpoint_every > MOST_CHECKPOINTS:
+            raise ValueError(
+                f"checkpoint_every {self.checkpoint_every} makes more than {MOST_CHECKPOINTS} checkpoints of "
+                f"{self.steps} steps; raise it."
+            )
+        return self
 
     def identity(self) -> dict[str, object]:
         """As :meth:`Spec.identity`, without the LoRA fields where nothing uses them."""

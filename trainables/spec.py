@@ -10,12 +10,20 @@ This module must never know what is keyed or where results are stored; it only s
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticUndefined
+
+from trainables.addresses import is_with_password
+from trainables.errors import shown
 
 ROLE = "role"
+NAME = 100
+"""Characters of a name that somebody gives to something; names become parts of files' names."""
+LARGEST = 2**53 - 1
+"""The largest whole number that canonical JSON, of which keys are made, can say."""
 
 
 def identity(default: Any = PydanticUndefined, **constraints: Any) -> Any:
@@ -36,7 +44,7 @@ class Spec(BaseModel):
         pydantic.ValidationError: on construction, for unknown or malformed values.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -48,14 +56,36 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), list(cls.model_fields), n=1, cutoff=0.5)
-                    cure = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(cls.model_fields)}."
-                    raise ValueError(f"unknown key {key!r}; {cure}")
+    def _refuse_what_is_not_meant(cls, data: Any) -> Any:
+        for key, value in data.items() if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), list(cls.model_fields), n=1, cutoff=0.5)
+                cure = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(cls.model_fields)}."
+                raise ValueError(f"unknown key {shown(key)}; {cure}")
+            kind = cls.model_fields[key].annotation
+            for item in _items(value, kind):
+                if isinstance(item, bool) and not _takes(bool, kind):
+                    raise cls._wrong(key, value, f"found {str(item).lower()}, which says nothing here; give a value.")
+                if isinstance(item, str) and is_with_password(item):
+                    raise cls._wrong(key, value, "is an address with a user or password; secrets never stand here.")
         return data
+
+    @model_validator(mode="after")
+    def _refuse_what_json_cannot_say(self) -> Self:
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            for item in _items(value, field.annotation):
+                if isinstance(item, int) and abs(item) > LARGEST:
+                    raise self._wrong(key, value, f"found {shown(item)}; a whole number goes up to {LARGEST}.")
+        return self
+
+    @classmethod
+    def _wrong(cls, key: str, value: Any, problem: str) -> ValidationError:
+        """What is wrong with the value of a key."""
+        error = PydanticCustomError("value_error", "{problem}", {"problem": problem})
+        return ValidationError.from_exception_data(
+            cls.__name__, [InitErrorDetails(type=error, loc=(key,), input=value)]
+        )
 
     def identity(self) -> dict[str, Any]:
         """The identity fields as plain JSON values, nested specs included, runtime fields left out."""
@@ -64,6 +94,18 @@ class Spec(BaseModel):
             for name, field in type(self).model_fields.items()
             if field.json_schema_extra[ROLE] == "identity"  # type: ignore[index]
         }
+
+
+def _items(value: Any, annotation: Any) -> Iterable[Any]:
+    """The parts of a list, or of a field that is keys and values; else the value itself."""
+    if isinstance(value, list | tuple):
+        return value
+    return value.values() if isinstance(value, dict) and get_origin(annotation) is dict else (value,)
+
+
+def _takes(kind: type, annotation: Any) -> bool:
+    """Whether a field may hold a kind of value."""
+    return annotation is kind or any(_takes(kind, part) for part in get_args(annotation))
 
 
 def _plain(value: Any) -> Any:

@@ -150,4 +150,7 @@ def _check_parallel(path: Path, pool: _Pool, others: Iterable[str]) -> None:
 
 def _id(row: Row) -> str:
     value = row.fields.get("id")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else row.text("id")
+    name = str(value) if isinstance(value, int) and not isinstance(value, bool) else row.text("id")
+    if "\0" in name:
+        raise row.wrong("has a NUL character in its id; take it out.")
+    return name

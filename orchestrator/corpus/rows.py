@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainables.errors import UserError
+from trainables.errors import UserError, shown
 
 JSON_LINES = (".jsonl", ".ndjson")
 JSON_LIST = (".json",)
@@ -92,16 +93,14 @@ def _line_rows(path: Path) -> Iterator[Row]:
             if not text.strip():
                 continue
             try:
-                value = json.loads(text.decode().rstrip())
+                value = json.loads(text.decode().rstrip(), object_pairs_hook=_once)
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{path}: row {number} is not UTF-8 ({error.reason}); save the file in UTF-8."
                 ) from None
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}: row {number} is not JSON ({error.msg}, column {error.colno}); "
-                    "give one JSON object per line."
-                ) from None
+            except (ValueError, RecursionError) as error:
+                where = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                raise UserError(f"{path}: row {number} is not JSON ({where}); give one JSON object per line.") from None
             if not isinstance(value, dict):
                 raise UserError(f"{path}: row {number} is {kind_of(value)}; give one JSON object per line.")
             yield Row(str(path), number, value)
@@ -113,7 +112,7 @@ def _list_rows(path: Path) -> Iterator[Row]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 ({error.reason}); save the file in UTF-8.") from None
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
     at = _skip(text, 0)
     if text[at : at + 1] != "[":
         raise UserError(f"{path}: is not a JSON list; give a list of objects, or one object per line in a .jsonl file.")
@@ -126,6 +125,8 @@ def _list_rows(path: Path) -> Iterator[Row]:
             cut = not text[error.pos :].strip() or "Unterminated" in error.msg
             found = "is cut off" if cut else f"is not JSON ({error.msg}, line {error.lineno})"
             raise UserError(f"{path}: row {number} {found}; get the whole file again.") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: row {number} is not JSON ({error}); get the whole file again.") from None
         if not isinstance(value, dict):
             raise UserError(f"{path}: row {number} is {kind_of(value)}; give a list of objects.")
         yield Row(str(path), number, value)
@@ -134,6 +135,15 @@ def _list_rows(path: Path) -> Iterator[Row]:
             at = _skip(text, at + 1)
         elif text[at : at + 1] != "]":
             raise UserError(f"{path}: the list is cut off after row {number}; get the whole file again.")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names stand in it once; of two values JSON would keep the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object names {shown(twice)} twice")
+    return found
 
 
 def _skip(text: str, at: int) -> int:
@@ -154,7 +164,7 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(str(path), number, fields)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not a readable Parquet file ({error}); write it again.") from None
 
 

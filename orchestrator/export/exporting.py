@@ -22,6 +22,7 @@ from trainables.engines.contract import WrongWeights
 from trainables.errors import EnvironmentProblem, UserError
 from trainables.export import BaseName
 from trainables.export import export as export_checkpoint
+from trainables.paths import looked_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,11 @@ def export(plan: Plan, store: Store, name: str, target: Path, merged: bool = Fal
             with a full fine-tune, or a target that is taken or may not be made.
         EnvironmentProblem: the disk is full, or what was written cannot be proved.
     """
-    model, target = plan.find_model(name), target.expanduser().absolute()
+    model = plan.find_model(name)
+    try:
+        target = looked_for(str(target)).absolute()
+    except ValueError as problem:
+        raise UserError(f"DIR: {problem}") from None
     _refuse_taken(target)
     lora = plan.sweep.recipe.method == "lora"
     if merged and not lora:

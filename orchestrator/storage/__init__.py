@@ -34,13 +34,13 @@ def open_storage(location: str) -> Storage:
     scheme, separator, rest = location.partition("://")
     if not separator:
         return Folder(location)
+    if "@" in rest:
+        raise UserError("--store: credentials are taken from the environment; leave them out of the address.")
     if scheme not in ("s3", "gs"):
         raise UserError(
             f"--store {location}: {scheme}:// is not known; name a folder, s3://BUCKET/..., gs://BUCKET/..."
         )
     bucket = rest.partition("/")[0]
-    if "@" in bucket:
-        raise UserError(f"--store {scheme}://...: credentials are taken from the environment; leave them out of it.")
     if not bucket or ".." in rest.split("/"):
         raise UserError(f"--store {location}: names no bucket and folder; write {scheme}://BUCKET/FOLDER.")
     if scheme == "s3":

@@ -12,7 +12,6 @@ import shlex
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from ray.job_submission import JobStatus

@@ -14,13 +14,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from orchestrator.mlflow_runs import without_password
+from trainables.addresses import web_address, without_password
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 
 PATIENCE = 30.0
@@ -56,12 +55,13 @@ class Head:
     """
 
     def __init__(self, address: str) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        try:
+            web_address(address)
+        except ValueError:
             raise UserError(
                 f"--address {without_password(address)}: is not a dashboard's address; write one such as "
                 "http://127.0.0.1:8265, without user and password, where `ray dashboard cluster.yaml` lays a tunnel to."
-            )
+            ) from None
         self.address = address.rstrip("/")
         self._client: _Client | None = None
 

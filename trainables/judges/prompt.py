@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
-from trainables.errors import UserError
+from trainables.addresses import private
+from trainables.errors import UserError, shown
+from trainables.plain_yaml import read_file
 from trainables.spec import Spec, identity, runtime
 
 SHIPPED = Path(__file__).parent / "prompts"
@@ -75,7 +76,10 @@ def load_prompt(name_or_path: str) -> JudgePrompt:
             f"judge.prompt: {name_or_path!r} is neither a shipped judge prompt ({', '.join(names)}) nor a folder with "
             "prompt.txt and judge.yaml"
         )
-    text = (folder / "prompt.txt").read_text(encoding="utf-8").rstrip("\n")
+    try:
+        text = (folder / "prompt.txt").read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"{folder / 'prompt.txt'}: cannot be read ({problem}); give a text file in UTF-8") from None
     for place in PLACES:
         count = text.count(f"{{{place}}}")
         if count != 1:
@@ -88,24 +92,21 @@ def load_prompt(name_or_path: str) -> JudgePrompt:
 def _settings(file: Path) -> PromptSettings:
     if not file.is_file():
         return PromptSettings()
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as problem:
-        raise UserError(f"{file}: not readable as YAML: {problem}") from problem
+    content = read_file(file) or {}
     if not isinstance(content, dict):
         raise UserError(f"{file}: must hold keys and values; found {type(content).__name__}")
     for key in content:
         if key not in PromptSettings.model_fields:
             near = difflib.get_close_matches(str(key), PromptSettings.model_fields, 1)
             known = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(PromptSettings.model_fields)}"
-            raise UserError(f"{file}: unknown key {key!r}; {known}")
+            raise UserError(f"{file}: unknown key {shown(key)}; {known}")
     try:
         return PromptSettings(**content)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise UserError(
-            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
-        ) from problem
+        where = ".".join(map(str, first["loc"]))
+        found = "" if private(where, first["input"]) else f", found {shown(first['input'])}"
+        raise UserError(f"{file}: {where}: {first['msg']}{found}") from problem
 
 
 def defused(text: str, control_tokens: list[str]) -> str:

@@ -29,6 +29,8 @@ from trainables.patience import Pace, each
 
 CONTROL = ["<|", "<s>", "</s>", "<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"]
 """How control tokens begin, or are spelled, in the tokenizers of common chat models."""
+RAW = 4000
+"""Characters of what a judge said that are kept; it was asked for one digit."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class EndpointJudge:
                 used.completion_tokens + reply.completion_tokens,
                 reply.model,
             )
-            choice, said = parsed(reply.text), reply.text
+            choice, said = parsed(reply.text), reply.text[:RAW]
             if choice is not None:
                 break
         seconds = time.perf_counter() - started

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from trainables.addresses import Address, KeyName
 from trainables.judges.prompt import load_prompt
+from trainables.paths import Named
 from trainables.spec import Spec, identity, runtime
 
 RESULT_VERSION = 1
@@ -43,8 +44,10 @@ class LocalJudge(Spec):
 
     paid: ClassVar[bool] = False
     kind: Literal["local"] = identity("local")
-    model: str = identity(description="a base: package:smollm2, a folder, a hub name[@revision], gguf:PATH")
-    prompt: str = identity("figure9", description="a shipped judge prompt, or a folder with prompt.txt and judge.yaml")
+    model: Named = identity(description="a base: package:smollm2, a folder, a hub name[@revision], gguf:PATH")
+    prompt: Named = identity(
+        "figure9", description="a shipped judge prompt, or a folder with prompt.txt and judge.yaml"
+    )
 
     def payload(self) -> dict[str, Any]:
         """What determines a verdict: the model's identity, the prompt's text and settings.
@@ -76,7 +79,9 @@ class RemoteJudge(Spec):
     paid: ClassVar[bool] = True
     kind: Literal["remote"] = identity("remote")
     model: str = identity(min_length=1, description="the model's name, as the endpoint knows it")
-    prompt: str = identity("figure9", description="a shipped judge prompt, or a folder with prompt.txt and judge.yaml")
+    prompt: Named = identity(
+        "figure9", description="a shipped judge prompt, or a folder with prompt.txt and judge.yaml"
+    )
     seed: int | None = identity(None, description="sent with every call; null: not sent")
     base_url: Address = runtime(description="such as https://api.openai.com/v1 or http://localhost:8000/v1")
     api_key_env: KeyName = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")

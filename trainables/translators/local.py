@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from trainables import weight_files
 from trainables.errors import UserError
 from trainables.generate import EngineSettings, Prompt, Sampling, make_engine
 from trainables.translators.engine import SOURCE, Answer, Keep, Target
@@ -55,6 +56,8 @@ class Seq2SeqEngine:
 
         if threads:
             torch.set_num_threads(threads)
+        if refused := weight_files.refusal(folder):
+            raise UserError(f"corpus.translator.model: {refused}")
         self._spec, self._prompt = spec, spec.prompt_text
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         kind = torch.bfloat16 if self._device == "cuda" else torch.float32

@@ -13,9 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from trainables.addresses import Address, KeyName
+from trainables.addresses import Address, Host, KeyName
 from trainables.base_models import BaseSource, parse_base
 from trainables.errors import UserError
+from trainables.paths import Named
 from trainables.spec import Spec, identity, runtime
 
 RESULT_VERSION = 1
@@ -48,7 +49,7 @@ class GoogleTranslator(_Remote):
     model: str = identity("nmt", description="nmt, translation-llm, or projects/.../models/... for one of your own")
     project: str | None = runtime(None, description="the project that pays; default: that of your credentials")
     location: str = runtime("global", description="translation-llm and your own models need a region: us-central1")
-    endpoint: str | None = runtime(None, description="another host (translate-eu.googleapis.com), or an http:// one")
+    endpoint: Host | None = runtime(None, description="another host (translate-eu.googleapis.com), or an http:// one")
     requests_per_minute: int | None = runtime(3000, ge=1, description="over all languages; null: no limit")
     characters_per_minute: int | None = runtime(3_000_000, ge=1, description="over all languages; null: no limit")
 
@@ -67,7 +68,7 @@ class OpenAITranslator(_Remote):
 
     engine: Literal["openai"] = identity("openai")
     model: str = identity(description="the model's name, as the server knows it")
-    prompt: str = identity("plain", description="a shipped prompt, or the path of a text with {language} and {text}")
+    prompt: Named = identity("plain", description="a shipped prompt, or the path of a text with {language} and {text}")
     temperature: float | None = identity(0.0, ge=0, description="null: not sent, for models that refuse it")
     base_url: Address = runtime("https://api.openai.com/v1", description="such as http://localhost:8000/v1")
     api_key_env: KeyName = runtime("OPENAI_API_KEY", description="NAME of the environment variable that holds the key")
@@ -91,9 +92,9 @@ class LocalTranslator(Spec):
 
     paid: ClassVar[bool] = False
     engine: Literal["local"] = identity("local")
-    model: str = identity(description="a folder or hub name[@revision]; a causal one may be any base")
+    model: Named = identity(description="a folder or hub name[@revision]; a causal one may be any base")
     architecture: Literal["seq2seq", "causal"] = identity("seq2seq")
-    prompt: str | None = identity(
+    prompt: Named | None = identity(
         None, description="what the model is shown: a path or shipped name; default: plain if causal, else the text"
     )
     batch_size: int = runtime(16, ge=1, description="texts the model reads at once")
