@@ -72,7 +72,8 @@ class Sessions:
         }
 
         def write(count: int) -> None:
-            self.storage.write(_session(self.id), json.dumps({**record, "beat": count}).encode())
+            at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            self.storage.write(_session(self.id), json.dumps({**record, "beat": count, "at": at}).encode())
 
         def beat() -> None:
             count = 0
@@ -123,7 +124,11 @@ class Sessions:
             self.storage.remove(_lease(key))
 
     def holder(self, key: str) -> str | None:
-        """Who is working on a step: ``user@host (pid 123)``, or None when nobody alive is."""
+        """Who is working on a step: ``user@host (pid 123)``, or None when nobody alive is.
+
+        Of a session on another machine it says when that was heard of last, by its own clock: one look cannot tell
+        whether it still works.
+        """
         owner = self.storage.read(_lease(key))
         return None if owner is None else self._said(owner.decode(errors="replace"))
 
@@ -178,7 +183,8 @@ class Sessions:
         if not self.alive(session):
             return None
         record = self._read(session) or {}
-        return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')})"
+        heard = f", last heard of at {record['at']}" if "at" in record and record.get("boot") != _boot_id() else ""
+        return f"{record.get('user', '?')}@{record.get('host', '?')} (pid {record.get('pid', '?')}){heard}"
 
     def _read(self, session: str) -> dict[str, Any] | None:
         if not (isinstance(session, str) and len(session) <= LONGEST_ID and confined.plain(session)):

@@ -99,6 +99,18 @@ def test_the_lease_of_a_stopped_process_is_taken_over_when_its_beat_stands_still
     sessions.stop()
 
 
+def test_of_a_session_on_another_machine_it_is_said_when_it_was_heard_of(sessions: Sessions, store: Store) -> None:
+    process, _ = hold(store)
+    try:
+        assert "heard of" not in str(sessions.holder("a" * 64))
+    finally:
+        process.kill()
+        process.wait()
+    of_another_boot(store)
+    assert "last heard of at 20" in str(sessions.holder("a" * 64))
+    sessions.stop()
+
+
 def test_a_stopped_session_holds_nothing(sessions: Sessions, store: Store) -> None:
     assert sessions.acquire("a" * 64)
     sessions.stop()
