@@ -12,6 +12,7 @@ This module must never know what a step means.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import math
 import re
@@ -269,7 +270,8 @@ class Store:
         }
         entry = self.storage.publish(attempt, step.folder, manifest)
         self._known.setdefault(step.kind, {})[step.key] = entry
-        self.forget_failure(step.key)
+        with contextlib.suppress(StorageAway):  # it is published, whatever was said of it before
+            self.forget_failure(step.key)
         return entry
 
     def discard(self, attempt: Path | Attempt) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from html import unescape
@@ -49,10 +50,7 @@ class Room:
 
     def __init__(self, sweep: Path, store: Path, folder: Path) -> None:
         root = folder / "store"
-        root.mkdir()
-        for path in store.iterdir():
-            if path.name != "annotations":
-                (root / path.name).symlink_to(path)
+        shutil.copytree(store, root, ignore=shutil.ignore_patterns("annotations"))
         self.sweep, self.folder = sweep, folder
         self.plan, self.store = Plan(load(str(sweep))), Store(root)
         self.said = export(self.plan, self.store, folder / "sheets", [], 12, 0)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.sweep import load, shipped
+from trainables import plain_yaml
 from trainables.errors import UserError
 from trainables.judges.prompt import load_prompt
 from trainables.plain_yaml import LEVELS, NotYaml, read_text
@@ -29,8 +31,9 @@ NOT_YAML = {
     "a truth value that is none": ('!!bool "planted"', "tag"),
     "a date that is none": ('!!timestamp "planted"', "tag"),
     "an object": ("!!python/object/apply:os.system [planted]", "tag"),
-    "another place": ("*planted", "names another place"),
-    "a billion laughs": (LAUGHS, "names another place"),
+    "another place": ("*planted", "and this one nothing"),
+    "itself": ("&planted [*planted]", "and this one nothing"),
+    "a billion laughs": (LAUGHS, "1,000,000 parts"),
     "brackets of a few thousand": ("[" * 3000 + "]" * 3000, "levels"),
     "brackets of which a parser dies": ("[" * 100_000, "levels"),
     "lists in lists": ("- " * 3000, "levels"),
@@ -77,6 +80,21 @@ def test_as_many_levels_as_there_may_be_are_read() -> None:
     found = read_text("[" * LEVELS + "]" * LEVELS)
     for _ in range(LEVELS):
         (found,) = found or [None]
+
+
+def test_what_a_program_wrote_with_one_list_in_two_places_is_read() -> None:
+    languages = ["en", "fi"]
+    asked = {"corpus": {"languages": languages}, "studies": [{"languages": languages}]}
+    text = yaml.safe_dump(asked)
+    assert "*id001" in text
+    assert read_text(text) == asked
+
+
+def test_levels_count_where_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain_yaml, "LEVELS", 6)
+    assert read_text("{a: &a [[[1]]], b: [*a]}") == {"a": [[[1]]], "b": [[[[1]]]]}
+    with pytest.raises(NotYaml, match="levels"):
+        read_text("{a: &a [[[1]]], b: [[[*a]]]}")
 
 
 def test_what_settings_need_is_read() -> None:

@@ -1,7 +1,7 @@
-"""YAML that a user wrote, as plain data; of all that YAML can do, what settings need.
+"""YAML that a user wrote, or a program, as plain data; of all that YAML can do, what settings need.
 
-Without tags, anchors and aliases (a thousand bytes can stand for gigabytes), keys written once, nested less deeply
-than a parser's stack. So a text is looked through before anything is made of it.
+Without tags, keys written once, nested less deeply than a parser's stack, and not larger than it looks: with anchors a
+thousand bytes can stand for gigabytes. So a text is looked through before anything is made of it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from trainables.errors import UserError, shown
 
 LEVELS = 100
 """Of lists and keys in one another."""
+PARTS = 1_000_000
+"""Values, lists and keys of a whole text."""
 DIGITS = 100
 """A longer number is none that a setting could have."""
 
@@ -64,18 +66,39 @@ def read_text(text: str) -> Any:
 
 
 def _look_through(text: str) -> None:
-    level = 0
+    """Refuses what is too deep, or too large once every anchor is written out, before anything is made of it."""
+    known: dict[str | None, tuple[int, int]] = {}
+    """Anchor -> the parts that it stands for, and their levels."""
+    above: list[tuple[Any, int, int]] = []
+    """The lists and keys that are open: where each began, its parts and its levels so far."""
     for event in yaml.parse(text, Loader=_NoDoubledKeys):
-        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if level > LEVELS:
-            problem = f"more than {LEVELS} levels in one another"
-        elif isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            problem = "a word that begins with & or * names another place; write it out, or text in quotes"
-        elif getattr(event, "tag", None):
+        problem, parts, levels = None, 1, 0
+        if getattr(event, "tag", None):
             problem = "a word that begins with ! is a tag, and none is known; write text in quotes"
+        elif isinstance(event, yaml.AliasEvent):
+            parts, levels = known.get(event.anchor, (0, 0))
+            if not parts:
+                problem = "a word that begins with * names what was written before it, and this one nothing; quote text"
+        elif isinstance(event, yaml.CollectionStartEvent):
+            above.append((event, 1, 1))
+            if len(above) <= LEVELS:
+                continue
+        elif isinstance(event, yaml.CollectionEndEvent):
+            began, parts, levels = above.pop()
+            known[began.anchor] = parts, levels
+        elif isinstance(event, yaml.ScalarEvent):
+            known[event.anchor] = 1, 0
         else:
             continue
-        raise NotYaml(problem, event.start_mark.line + 1 if event.start_mark else None)
+        if above:
+            began, so_far, deepest = above[-1]
+            above[-1] = began, so_far + parts, max(deepest, levels + 1)
+            if so_far + parts > PARTS:
+                problem = f"more than {PARTS:,} parts, once what * names is written out"
+        if levels + len(above) > LEVELS:
+            problem = f"more than {LEVELS} levels in one another"
+        if problem:
+            raise NotYaml(problem, event.start_mark.line + 1 if event.start_mark else None)
 
 
 # libyaml's parser, where PyYAML has it: a sweep of ten thousand mixtures is a megabyte

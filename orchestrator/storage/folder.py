@@ -266,17 +266,17 @@ class Folder(Storage):
         if attempt.name.startswith("."):
             return None  # somebody is taking it, or was killed doing so
         path = self.root / "attempts" / attempt.name
-        if found := confined.links(path):
-            self.quarantine(PurePosixPath("attempts", attempt.name), f"{found[0]} is a link", None)
-            return None
         ours = path.with_name(f"{folder}.{uuid.uuid4().hex[:12]}")
         between = ours.with_name(f".{ours.name}")  # until it says whose it is, nobody else may take it
         try:
             os.rename(path, between)
-            write_json(between / ABOUT, about)
-            os.rename(between, ours)
         except FileNotFoundError:
             return None
+        if found := confined.links(between):
+            self.quarantine(PurePosixPath("attempts", between.name), f"{found[0]} is a link", None)
+            return None
+        write_json(between / ABOUT, about)
+        os.rename(between, ours)
         return ours
 
     def publish(self, attempt: Path, folder: str, manifest: Manifest) -> Entry:

@@ -331,8 +331,9 @@ class ObjectStore(Bucket, Storage):
     def _won(self, attempt: Path, entry: Entry) -> Entry:
         for name, file in entry.manifest["files"].items():  # whoever needs it next is probably on this machine
             self._cache.put(attempt / name, file["sha256"])
-        self.remove(_record_name(attempt.name))
         self._forget(attempt.name)
+        with contextlib.suppress(StorageAway):  # it is published; `gc` finds what is left of the attempt
+            self.remove(_record_name(attempt.name))
         return entry
 
     def discard(self, attempt: Path | Attempt) -> None:
