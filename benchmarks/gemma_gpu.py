@@ -180,9 +180,12 @@ def main() -> None:
             changes = {"method": method, "steps": chosen.steps, "batch_size": chosen.batch}
             changes |= {"learning_rate": chosen.learning_rate, "checkpoint_every": chosen.steps}
             tried = recipe.model_copy(update=changes)
-            for measure, last in ((tune, chosen.device), (judged, chosen)):
-                found = apart.submit(measure, folder / "base", tried, folder, last).result()
-                print(json.dumps(found, ensure_ascii=False), flush=True)
+            measures = (
+                apart.submit(tune, folder / "base", tried, folder, chosen.device),
+                apart.submit(judged, folder / "base", tried, folder, chosen),
+            )
+            for measure in measures:
+                print(json.dumps(measure.result(), ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ def run(plan: Plan, shape: list[int], sizes: Mapping[Role, Size], times: Times, 
             workers=0,
             cpus_per_worker=0,
             threads=1,
+            silence=plan.sweep.runtime.silence,
             parallel=plan.sweep.runtime.parallel,
         )
         tuning = WaitingTuning(plan, board, settings, crew, lambda report: None)

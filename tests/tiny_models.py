@@ -47,7 +47,7 @@ def random_model(folder: Path, seed: int, tied: bool = False, chat: bool = False
         tie_word_embeddings=tied,
         initializer_range=0.15,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
     byte_tokenizer(chat).save_pretrained(folder)
     add_probe(folder, LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16))
     return folder
@@ -82,7 +82,7 @@ def random_adapter(folder: Path, base: Path, seed: int, spread: float = 0.15) ->
             torch.nn.init.normal_(parameter, std=spread or 1e-30)
             if not spread:
                 torch.nn.init.zeros_(parameter)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     add_probe(folder, adapted)
     return folder
 
