@@ -32,7 +32,7 @@ from trainables.generate import EngineSettings, Prompt, Weights, make_engine
 from trainables.judges import LocalJudge, ReferenceJudge, calls_for, open_judge
 from trainables.memory import Settled, memory_need
 from trainables.model_shape import read_shape
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, checkpoint_name
 from trainables.sampling import response_seed
 from trainables.tuning_model import load_tokenizer
 
@@ -131,7 +131,7 @@ def judged(base: Path, recipe: Recipe, folder: Path, chosen: argparse.Namespace)
         for row in asked
     ]
     texts = []
-    checkpoint = folder / recipe.method / f"checkpoint-{recipe.steps:06d}"
+    checkpoint = folder / recipe.method / checkpoint_name(recipe.steps)
     for weights in (None, Weights(name=recipe.method, kind=recipe.method, folder=checkpoint)):
         if weights is not None:
             engine.load(weights)

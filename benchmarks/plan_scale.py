@@ -11,8 +11,6 @@ import argparse
 import json
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 from babel import Locale
 
+from benchmarks.measured import gb, measured
 from orchestrator.identity import KINDS, Step
 from orchestrator.languages import ENGLISH, LANGUAGES
 from orchestrator.plan import Plan
@@ -32,17 +31,6 @@ from orchestrator.run.board import Board, State
 from orchestrator.store import Store
 from orchestrator.sweep import load
 
-# `pinch`, which leaves behind what the kernel counted. (What wait4 tells of a child begins with its parent's memory.)
-PINCH = """
-import atexit, pathlib, resource, runpy, sys
-counted = pathlib.Path(sys.argv.pop(1))
-def count():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-    counted.write_text(f"{used.ru_utime + used.ru_stime} {int(peak) * 1024}")
-atexit.register(count)
-runpy.run_module("orchestrator.cli", run_name="__main__", alter_sys=True)
-"""
 TRAIN, DEV, EVAL = 4640, 250, 617
 """The paper's counts."""
 
@@ -120,32 +108,8 @@ def board_of(plan: Plan, store: Store) -> dict[str, Any]:
     return {"steps": len(board.steps), "done": done, "seconds": round(time.monotonic() - began, 1), "peak_gb": gb(peak)}
 
 
-def gb(count: float) -> float:
-    return round(count / 1e9, 2)
-
-
 def facts_of(step: Step) -> dict[str, Any]:
     return {"rows": EVAL, "seconds": 1.5, "device": "cpu", "kind": step.kind}
-
-
-def measured(arguments: list[str], folder: Path) -> dict[str, float]:
-    """Wall and processor seconds, peak GB and GB of output of one `pinch` command."""
-    out, counted = folder / "out", folder / "counted"
-    began = time.monotonic()
-    with out.open("w") as file, (folder / "log").open("w") as log:
-        ended = subprocess.run(
-            [sys.executable, "-c", PINCH, str(counted), *arguments], stdout=file, stderr=log, check=False
-        )
-    seconds = time.monotonic() - began
-    if ended.returncode != 0:
-        raise SystemExit(f"pinch {' '.join(arguments)} ended with {ended.returncode}:\n{(folder / 'log').read_text()}")
-    processor, peak = map(float, counted.read_text().split())
-    return {
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(processor, 1),
-        "peak_gb": gb(peak),
-        "output_gb": gb(out.stat().st_size),
-    }
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,17 +18,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from benchmarks.measured import measured
 from orchestrator.store import Store
 from orchestrator.sweep import shipped
 from tests.page_example import finished_store
-
-# `pinch`, which leaves behind what the kernel counted. (What wait4 tells of a child begins with its parent's memory.)
-PINCH = """
-import atexit, pathlib, runpy, sys
-counted = pathlib.Path(sys.argv.pop(1))
-atexit.register(lambda: counted.write_text(pathlib.Path("/proc/self/status").read_text()))
-runpy.run_module("orchestrator.cli", run_name="__main__", alter_sys=True)
-"""
 
 
 def write_sweep(folder: Path, prompts: int) -> Path:
@@ -53,21 +44,6 @@ def write_verdicts(path: Path, verdicts: int) -> None:
     table.to_csv(path, index=False)
 
 
-def measured(arguments: list[str], folder: Path) -> tuple[float, float]:
-    """Wall seconds and peak GB of one `pinch` command."""
-    log, counted = folder / "log", folder / "status"
-    began = time.monotonic()
-    with log.open("w") as out:
-        ended = subprocess.run(
-            [sys.executable, "-c", PINCH, str(counted), *arguments], stdout=out, stderr=subprocess.STDOUT, check=False
-        )
-    seconds = time.monotonic() - began
-    if ended.returncode != 0:
-        raise SystemExit(f"pinch {' '.join(arguments)} ended with {ended.returncode}:\n{log.read_text()}")
-    kilobytes = next(line.split()[1] for line in counted.read_text().splitlines() if line.startswith("VmHWM:"))
-    return seconds, int(kilobytes) * 1024 / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -84,9 +60,8 @@ def main() -> None:
         commands = commands_of(sweep, store, table, folder)
         for what, arguments in commands.items():
             rounds = [measured(arguments, folder) for _ in range(chosen.rounds)]
-            seconds, gigabytes = (statistics.median(values) for values in zip(*rounds, strict=True))
-            found = {"seconds": round(seconds, 1), "peak_gb": round(gigabytes, 2), "rounds": chosen.rounds}
-            print(json.dumps({"command": what, **found}), flush=True)
+            found = {name: statistics.median(one[name] for one in rounds) for name in ("seconds", "peak_gb")}
+            print(json.dumps({"command": what, **found, "rounds": chosen.rounds}), flush=True)
 
 
 def commands_of(sweep: str, store: Store, table: Path, folder: Path) -> dict[str, list[str]]:

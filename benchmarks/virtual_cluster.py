@@ -77,7 +77,7 @@ class _Waiter:
 
 
 class VirtualCluster:
-    """One run of a sweep. ``busy`` is in GPU-seconds of steps, lost ones included."""
+    """One run of a sweep."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class VirtualCluster:
         times: Times,
         turn: int,
     ) -> None:
-        self.now, self.busy, self.lost, self.starts = 0.0, 0.0, 0, 0
+        self.now = 0.0
         self._nodes, self._sizes, self._times, self._turn = dict(nodes), sizes, times, turn
         self._agenda, self._order = Agenda(steps), order
         self._waiters: dict[str, _Waiter] = {}
@@ -135,7 +135,6 @@ class VirtualCluster:
             for role, seat in decision.start:
                 worker = Worker(name=f"{role}-{next(self._numbers)}", role=role, seat=seat, activity=Activity.STARTING)
                 self._waiters[worker.name] = _Waiter(worker)
-                self.starts += 1
                 self._after(self._times.start[role], self._up, worker.name)
             handed = [self._hand(waiter) for waiter in self._waiters.values() if waiter.worker.activity == "idle"]
             if not (decision.end or decision.start or any(handed)):
@@ -168,13 +167,11 @@ class VirtualCluster:
         if waiter is None or waiter.step is not step:
             return
         waiter.step = None
-        self.busy += (self.now - waiter.began) * sum(gpus for _, gpus in waiter.worker.seat)
         self._be(waiter, Activity.IDLE)
         self._agenda.set(step, State.DONE)
 
     def _lose(self, node: str) -> None:
         gpus = self._nodes.pop(node)
-        self.lost += 1
         self._after(self._times.replaced, self._nodes.__setitem__, f"{node}+", gpus)
         for name, waiter in list(self._waiters.items()):
             if any(where == node for where, _ in waiter.worker.seat):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.annotate_cli import annotate
 from orchestrator.exit_status import ExitStatus
 from orchestrator.options import (
     DEFAULT_STORE,
@@ -25,7 +26,6 @@ from orchestrator.options import (
     store_at,
     sweep_of,
 )
-from orchestrator.people.annotate_cli import annotate
 from orchestrator.saying import say
 from trainables.errors import EnvironmentProblem, UserError
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from orchestrator.cost import human_bytes, still_needed
 from orchestrator.environment import program
 from orchestrator.plan import Plan
-from orchestrator.run.judge_check import ONE_TRY, missing_key, remote_judge
+from orchestrator.run.judge_check import missing_key, reach_once, remote_judge
 from orchestrator.saying import say
 from orchestrator.storage import open_storage
 from orchestrator.storage.cache import Cache, cache_bytes, cache_folder
@@ -34,7 +34,6 @@ from trainables.addresses import without_password
 from trainables.base_models import BaseSource, loadable, readable
 from trainables.errors import EnvironmentProblem, Unreachable, UserError
 from trainables.judges import RemoteJudge, api_key
-from trainables.judges.remote import reach
 
 PACKAGES = ("ray", "torch", "transformers", "deepspeed", "vllm")
 ANSWER_WITHIN = 180.0
@@ -148,7 +147,7 @@ def _judge_problem(asked: Asked) -> str | None:
         return None
     judge, key = asked.judge
     try:
-        reach(judge.model_copy(update={"retries": 0, "timeout": min(ONE_TRY, judge.timeout)}), key)
+        reach_once(judge, key)
     except (EnvironmentProblem, Unreachable) as problem:
         return f"{problem}; the judge must be reached from every node"
     return None

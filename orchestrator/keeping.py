@@ -9,6 +9,7 @@ This module frees weights and abandoned attempts; it must never remove anything 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from orchestrator.storage.base import as_json
 from orchestrator.store import Entry, Store
 from orchestrator.sweep import LoadedSweep, Sweep
 from trainables.errors import EnvironmentProblem, UserError
+from trainables.recipe import checkpoint_name, checkpoints_among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +32,24 @@ class Freed:
     bytes: int
 
 
+class _Planned:
+    """A plan, and its models by the key of their fine-tune."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.models: dict[str, list[Model]] = collections.defaultdict(list)
+        for model in plan.models:
+            if model.fine_tune is not None:
+                self.models[model.fine_tune.key].append(model)
+
+
 class Keeper:
     """Applies the keep rule of one plan, with an eye on the other sweeps of the store."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
-        self._planned: dict[str, Plan | None] = {}
+        self._ours = _Planned(plan)
+        self._planned: dict[str, _Planned | None] = {}
         """Sweep of the store -> its plan; None where it cannot be worked out."""
 
     def remember(self, loaded: LoadedSweep) -> None:
@@ -43,7 +57,7 @@ class Keeper:
         asked = loaded.sweep.model_dump(mode="json")
         name = f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json"
         self.store.storage.create(name, as_json(asked))
-        self._planned[name] = self.plan
+        self._planned[name] = self._ours
 
     def check_room(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -61,9 +75,8 @@ class Keeper:
 
     def after(self, step: Step) -> None:
         """Free what a step that was just published makes superfluous."""
-        if self.plan.sweep.runtime.keep == "all" or step.kind not in ("selection", "generation_set"):
-            return
-        self._free([self.plan.model_of_step[step.key]])
+        if step.kind in ("selection", "generation_set"):
+            self._free([self.plan.model_of_step[step.key]])
 
     def sweep(self) -> None:
         """Free what the keep rule allows for every model of the plan."""
@@ -71,41 +84,38 @@ class Keeper:
 
     def _free(self, models: Iterable[Model]) -> None:
         """Nothing while there is a sweep that cannot be worked out: it may want everything."""
+        if self.plan.sweep.runtime.keep == "all":
+            return
         for name in self.store.storage.names("sweeps"):  # another may have begun since the last look
             if name not in self._planned:
-                self._planned[name] = _plan_of(name, self.store.storage.read(name) or b"")
-        plans = [plan for plan in self._planned.values() if plan is not None]
-        if len(plans) == len(self._planned):
+                plan = _plan_of(name, self.store.storage.read(name) or b"")
+                self._planned[name] = None if plan is None else _Planned(plan)
+        known = [planned for planned in self._planned.values() if planned is not None]
+        if len(known) == len(self._planned):
             for model in models:
-                list(_free_model(model, [self.plan, *plans], self.store, dry_run=False))
+                list(_free_model(model, [self._ours, *known], self.store, dry_run=False))
 
 
-def remembered(store: Store) -> Iterator[Plan]:
-    """The plans of every sweep that was run on a store, as far as they can still be worked out.
-
-    A sweep whose input files are gone cannot; it is passed over by name in `collect`.
-    """
+def remembered(store: Store) -> Iterator[tuple[str, Plan | None]]:
+    """Every sweep that was run on a store, and its plan; None where that cannot be worked out: its inputs are gone."""
     for name, content in store.storage.read_all("sweeps").items():
-        plan = _plan_of(name, content)
-        if plan is not None:
-            yield plan
+        yield name, _plan_of(name, content)
 
 
 def collect(store: Store, dry_run: bool, say: Callable[[str], None]) -> tuple[list[Freed], list[str]]:
     """What `pinch gc` does: (what was or would be freed, sentences about what was passed over)."""
     notes = []
-    plans = []
-    for name, content in store.storage.read_all("sweeps").items():
-        plan = _plan_of(name, content)
+    known = []
+    for name, plan in remembered(store):
         if plan is None:
-            notes.append(f"{name}: its inputs are not there any more; its models are left as they are.")
+            notes.append(f"{name}: its inputs are not there any more; it may want any checkpoint, so none is removed.")
         else:
-            plans.append(plan)
+            known.append(_Planned(plan))
     freed: list[Freed] = []
     if not notes:
-        models = {model.key: model for plan in plans for model in plan.models}
+        models = {model.key: model for planned in known for model in planned.plan.models}
         for model in models.values():
-            freed += _free_model(model, plans, store, dry_run)
+            freed += _free_model(model, known, store, dry_run)
     for attempt in store.abandoned(
         lambda seconds: say(f"Looking for {seconds:.0f} s whether sessions on other machines are still there.")
     ):
@@ -123,20 +133,21 @@ def _plan_of(name: str, content: bytes) -> Plan | None:
         return None
 
 
-def _free_model(model: Model, plans: list[Plan], store: Store, dry_run: bool) -> Iterator[Freed]:
+def _free_model(model: Model, known: list[_Planned], store: Store, dry_run: bool) -> Iterator[Freed]:
     if model.fine_tune is None:
         return
     entry = store.find("fine_tune", model.fine_tune.key)
     if entry is None:
         return
     wanted: set[str] = set()
-    for plan in plans:
-        for planned in plan.models:
-            if planned.fine_tune is not None and planned.fine_tune.key == entry.key:
-                wanted |= _wanted(planned, plan, store, entry)
-    gone = [name for name in entry.manifest["files"] if name.split("/")[0] in set(_checkpoints(entry)) - wanted]
+    for planned in known:
+        for one in planned.models.get(entry.key, ()):
+            wanted |= _wanted(one, planned.plan, store, entry)
+    files = entry.manifest["files"]
+    unwanted = set(checkpoints_among(files)) - wanted
+    gone = [name for name in files if name.split("/")[0] in unwanted]
     if gone:
-        size = sum(entry.manifest["files"][name]["bytes"] for name in gone)
+        size = sum(files[name]["bytes"] for name in gone)
         if not dry_run:
             store.free(entry, gone)
         folders = ", ".join(sorted({name.split("/")[0] for name in gone}))
@@ -148,14 +159,10 @@ def _wanted(model: Model, plan: Plan, store: Store, entry: Entry) -> set[str]:
     rule = plan.sweep.runtime.keep
     selection = store.find("selection", model.weights.key)
     if rule == "all" or selection is None:
-        return set(_checkpoints(entry))
+        return set(checkpoints_among(entry.manifest["files"]))
     if rule == "scores" and all(_done(store, step) for step in plan.sets_of(model)):
         return set()
-    return {f"checkpoint-{selection.facts['selected']:06d}"}
-
-
-def _checkpoints(entry: Entry) -> list[str]:
-    return sorted({name.split("/")[0] for name in entry.manifest["files"] if name.startswith("checkpoint-")})
+    return {checkpoint_name(selection.facts["selected"])}
 
 
 def _done(store: Store, step: Step) -> bool:

@@ -53,7 +53,6 @@ class Sessions:
     def __init__(self, storage: Storage, session: str | None = None) -> None:
         self.storage = storage
         self.id = session or uuid.uuid4().hex
-        self.refused = False
         self._seen: dict[str, _Seen] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

@@ -146,6 +146,10 @@ class Store:
         self._listings[kind] = listed(self.storage, kind, self._listings.get(kind))
         return self._listings[kind]
 
+    def listings(self, steps: Iterable[Step]) -> dict[str, Listing]:
+        """The listing of every kind that these steps are of."""
+        return {kind: self.listing(kind) for kind in {step.kind for step in steps}}
+
     def find(self, kind: str, key: str) -> Entry | None:
         """The published result of a step, or None."""
         entry = self.storage.find(kind, key, self._known.get(kind, {}).get(key))

@@ -203,11 +203,11 @@ def _chance(model: Model, language: str) -> float:
 def _examples(plan: Plan, store: Store, language: str) -> list[Example]:
     entry = store.find("corpus", plan.corpora[language].key)
     assert entry is not None
-    return read_examples(entry.path / EVAL_FILE)[: plan.sweep.corpus.eval_count]
+    return read_examples(store.root / entry.place / EVAL_FILE)[: plan.sweep.corpus.eval_count]
 
 
 def _texts(store: Store, step: Step) -> dict[str, str]:
     entry = store.find("generation_set", step.key)
     assert entry is not None
-    rows = pq.read_table(entry.path / "responses.parquet", columns=["instruction_id", "text"]).to_pylist()
+    rows = pq.read_table(store.root / entry.place / "responses.parquet", columns=["instruction_id", "text"]).to_pylist()
     return {row["instruction_id"]: row["text"] for row in rows}

@@ -77,8 +77,12 @@ class RayHead:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.ports['dashboard-port']}"
 
-    def start(self, timeout: float = 120.0) -> None:
-        """Start it and wait until its jobs can be asked for; the second time, a new cluster at the same address."""
+    def start(self, *more: str, timeout: float = 120.0) -> None:
+        """Start it and wait until its jobs can be asked for; the second time, a new cluster at the same address.
+
+        Args:
+            more: arguments of `ray start`.
+        """
         self._life += 1
         arguments = [f"--{name}={port}" for name, port in self.ports.items()]
         with (self.folder / f"head-{self._life}.log").open("wb") as log:
@@ -87,7 +91,7 @@ class RayHead:
                     *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
                     *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=2", "--num-gpus=0"),
                     *(f"--temp-dir={self.folder}", "--object-store-memory=200000000", "--disable-usage-stats"),
-                    *arguments,
+                    *(*arguments, *more),
                 ],
                 env=self.environment,
                 stdout=log,

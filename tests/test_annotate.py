@@ -99,7 +99,7 @@ class Room:
                 )
                 said = {
                     row["order"]: row["choice"]
-                    for row in pq.read_table(entry.path / "verdicts.parquet").to_pylist()
+                    for row in pq.read_table(self.store.root / entry.place / "verdicts.parquet").to_pylist()
                     if row["instruction_id"] == item.instruction_id
                 }
                 found[item.id] = {(1, 2): "a", (2, 1): "b"}.get((said["ab"], said["ba"]), "tie")
@@ -165,7 +165,7 @@ def test_each_side_shows_the_response_that_the_key_says(room: Room) -> None:
             for family in (drawn.own, item.other) if item.own_first else (item.other, drawn.own):
                 entry = room.store.find("generation_set", sets[family])
                 assert entry is not None
-                found = pq.read_table(entry.path / "responses.parquet").to_pylist()
+                found = pq.read_table(room.store.root / entry.place / "responses.parquet").to_pylist()
                 texts += [row["text"] for row in found if row["instruction_id"] == item.instruction_id]
             shown = rows[item.id]
             assert [shown["response_1"].removeprefix("'"), shown["response_2"].removeprefix("'")] == texts

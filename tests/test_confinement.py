@@ -88,7 +88,7 @@ def published(store: Store) -> Path:
     attempt = store.attempt(STEP)
     (attempt / "checkpoint-000010").mkdir()
     (attempt / "checkpoint-000010" / "model.safetensors").write_text("weights")
-    return store.publish(STEP, attempt, {}).path
+    return store.root / store.publish(STEP, attempt, {}).place
 
 
 @pytest.mark.parametrize("name", ["../../../outside.txt", "{outside}", "checkpoint-000010/../../../../outside.txt"])

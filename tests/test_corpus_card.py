@@ -122,7 +122,7 @@ def test_flags_are_counted_where_somebody_translated(tmp_path: Path, small: Path
     entry = store.find(step.kind, step.key)
     assert entry is not None
     doubtful = [*plan.train_ids[:3], plan.eval_ids[0], "beyond what the sweep uses"]
-    pq.write_table(pa.table({"id": doubtful}), entry.path / FLAGS_FILE)
+    pq.write_table(pa.table({"id": doubtful}), store.root / entry.place / FLAGS_FILE)
     flagged = {(record["language"], record["part"]): record["flagged"] for record in CorpusCards(plan, store).corpus()}
     assert flagged == {("en", "train"): None, ("en", "eval"): None, ("fi", "train"): 3, ("fi", "eval"): 1}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,9 +16,10 @@ from ray.exceptions import RayError
 from ray.util.placement_group import placement_group_table
 
 from orchestrator.run.crew import STARTS, Crew, Member, Post, on_node
-from orchestrator.run.gpus import Nodes
+from orchestrator.run.gpus import Nodes, gpu_memory
 from orchestrator.run.placement import Demand, Role, Seat, Size
 from orchestrator.run.trial import LaneActor
+from tests.faults import ROOT
 from trainables.lane import Lane
 
 pytestmark = pytest.mark.slow
@@ -158,6 +161,40 @@ def test_a_worker_on_a_lost_node_is_ended_and_another_comes_up_when_there_is_roo
     work.until(lambda: lost not in work.crew.members() and len(work.crew.members()) == 2)
     cluster.add_node(num_cpus=1, num_gpus=4)
     work.until(lambda: len(work.up(Role.LANE)) == 3)
+
+
+def fake_memory() -> tuple[float, float]:
+    return 80e9, 500e9
+
+
+def test_a_node_all_of_whose_gpus_others_use_does_not_hide_the_memory_of_the_rest(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.gpus._look", fake_memory)
+    nodes = {node["NodeID"]: 4 for node in ray.nodes() if node["Alive"] and node["NodeID"] != head()}
+    busy, *_ = nodes
+    other: Any = Waiter.options(**on_node(((busy, 4),))).remote()  # type: ignore[attr-defined]
+    assert ray.get(other.start.remote()) == busy
+    assert gpu_memory(nodes, timeout=60) == (80e9, 500e9)
+    assert gpu_memory({busy: 4}, timeout=2) is None
+    ray.kill(other)
+
+
+CORES = """
+import sys
+from orchestrator.run import cluster
+with cluster.connected(sys.argv[1]) as room:
+    print(room.cpus)
+"""
+
+
+def test_workers_are_given_no_more_cores_than_the_largest_machine_has(cluster: Cluster) -> None:
+    node = cluster.add_node(num_cpus=3)
+    cluster.wait_for_nodes()
+    command = [sys.executable, "-c", CORES, cluster.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "3.0", done.stderr
+    cluster.remove_node(node)
 
 
 def test_a_role_whose_workers_do_not_start_is_given_up_and_says_why(cluster: Cluster) -> None:

@@ -62,7 +62,7 @@ class Room:
     def base(self) -> Path:
         entry = self.store.find("base", self.plan.base.key)
         assert entry is not None
-        return entry.path
+        return self.store.root / entry.place
 
     @property
     def checkpoint(self) -> int:
@@ -75,7 +75,7 @@ class Room:
         """The selected checkpoint's."""
         entry = self.store.find("fine_tune", self.plan.find_model(MODEL).key)
         assert entry is not None
-        return entry.path / f"checkpoint-{self.checkpoint:06d}"
+        return self.store.root / entry.place / f"checkpoint-{self.checkpoint:06d}"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def _tuned(base: Path, method: str, folder: Path) -> Room:
     facts = finetune(
         FineTuneJob(
             name=MODEL,
-            base=prepared.path,
+            base=store.root / prepared.place,
             examples=folder / "examples.parquet",
             recipe=plan.sweep.recipe,
             seed=0,
@@ -135,7 +135,7 @@ def _tuned(base: Path, method: str, folder: Path) -> Room:
         selection=model.weights.key,
     )
     alone = EngineSettings(device="cpu", threads=1, max_sequences=1)
-    engine = TransformersEngine(prepared.path, recipe.method, 256, settings=alone)
+    engine = TransformersEngine(store.root / prepared.place, recipe.method, 256, settings=alone)
     dev = tuple((key, code) for key, code in model.mixture.assignment.items() if key in plan.dev)
     select(
         place,
@@ -168,7 +168,7 @@ def _tuned(base: Path, method: str, folder: Path) -> Room:
 def _prompts(store: Store, corpus: str) -> list[Example]:
     entry = store.find("corpus", corpus)
     assert entry is not None
-    return read_examples(entry.path / EVAL_FILE)
+    return read_examples(store.root / entry.place / EVAL_FILE)
 
 
 def _answers(model: Any, tokenizer: Any, instructions: list[str]) -> list[tuple[str, int]]:
@@ -370,8 +370,8 @@ def test_a_complete_model_needs_no_weights_of_its_base(base: Path, tmp_path: Pat
     room = _tuned(base, "full", tmp_path)
     entry = room.store.find("base", room.plan.base.key)
     assert entry is not None
-    (entry.path / "model.safetensors").write_bytes(b"other weights, which nobody looks at")
-    manifest = entry.path / "manifest.json"
+    (room.store.root / entry.place / "model.safetensors").write_bytes(b"other weights, which nobody looks at")
+    manifest = room.store.root / entry.place / "manifest.json"
     told = json.loads(manifest.read_text())
     told["files"]["model.safetensors"] = {**told["files"]["model.safetensors"], "bytes": 36}
     manifest.write_text(json.dumps(told))

@@ -121,6 +121,20 @@ def test_a_result_that_is_spoiled_when_everything_was_done_is_made_again(
     complete(store, small, undisturbed, pinch)
 
 
+def test_a_base_that_is_spoiled_when_an_engine_loads_it_is_made_again(
+    small: Path, undisturbed: Path, tmp_path: Path, pinch: Pinch
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed, store)
+    for kind in ("generation_set", "comparison"):
+        shutil.rmtree(store / kind)
+    spoil(next((store / "base").glob("*/model.safetensors")))
+    again = Session(small, store)
+    assert again.wait() == 0, again.text()
+    assert "model.safetensors does not have the content its manifest names: quarantined; making it" in again.text()
+    complete(store, small, undisturbed, pinch)
+
+
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""

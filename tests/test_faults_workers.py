@@ -58,6 +58,38 @@ def test_an_engine_that_hangs_is_ended_and_replaced(small: Path, begun: Path, un
     complete(begun, small, undisturbed, pinch)
 
 
+BROKEN_DEVICE = """
+import os
+from pathlib import Path
+
+rename, broken = os.rename, False
+
+def fails(source, target, **options):
+    global broken
+    if Path(target).parent.name == "generation_set" and not Path({flag!r}).exists():
+        Path({flag!r}).touch()
+        broken = True
+    if broken:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return rename(source, target, **options)
+
+os.rename = fails
+"""
+"""Loaded by every process of a session: in the first that publishes a response set nothing works any more."""
+
+
+def test_an_engine_that_is_broken_for_good_gets_no_second_step(
+    small: Path, begun: Path, undisturbed: Path, pinch: Pinch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BROKEN_DEVICE.format(flag=str(tmp_path / "flag")))
+    session = Session(small, begun, path=folder)
+    assert session.wait() == 0, session.text()
+    assert session.text().count("an illegal memory access was encountered; trying again with a fresh worker") == 1
+    complete(begun, small, undisturbed, pinch)
+
+
 def test_a_fine_tune_whose_workers_get_no_more_memory_is_tried_in_a_fresh_lane(
     small: Path, begun: Path, undisturbed: Path, pinch: Pinch
 ) -> None:

@@ -1,10 +1,13 @@
-"""GPUs that are not there yet: who knows that they may come."""
+"""GPUs that are not there yet: who knows that they may come, and that Ray's autoscaler brings them when asked."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from orchestrator.run import growth as growth_module
 from orchestrator.run.growth import SAID, Growth, gpus_may_come
 from orchestrator.run.placement import Size
 from tests.cluster_files import kuberay, ray_cluster
+from tests.ray_head import ROOT, RayHead
 from trainables.errors import EnvironmentProblem
 
 
@@ -78,3 +82,88 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+ASKING = """
+import time
+from collections import Counter
+import ray
+from ray.util.placement_group import placement_group_table
+from orchestrator.run import cluster
+from orchestrator.run.growth import Growth
+from orchestrator.run.placement import Size
+
+def until(condition):
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, (ray.cluster_resources(), placement_group_table())
+        growth.ask(wanted)
+        time.sleep(0.5)
+
+with cluster.connected("auto") as room:
+    assert (room.gpus, room.grows) == (0, True), room
+    assert cluster.share(room, small=False).use_gpus
+    growth, wanted = Growth(), Counter({Size(gpus=2): 1})
+    until(lambda: ray.cluster_resources().get("GPU") == 2)
+    wanted = Counter()
+    until(lambda: all(group["state"] == "REMOVED" for group in placement_group_table().values()))
+    until(lambda: ray.available_resources().get("GPU") == 2)
+"""
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[RayHead]:
+    """A head without GPUs, and Ray's autoscaler, which may start one node with two."""
+    config = tmp_path / "autoscaling.json"
+    head = RayHead()
+    identity = "f" * 51 + "00000"
+    config.write_text(
+        json.dumps(
+            {
+                "cluster_name": "grows",
+                "max_workers": 1,
+                "idle_timeout_minutes": 5,
+                "provider": {
+                    "type": "fake_multinode",
+                    "gcs_address": f"127.0.0.1:{head.ports['port']}",
+                    "head_node_id": identity,
+                    "launch_multiple": True,
+                },
+                "head_node_type": "ray.head.default",
+                "available_node_types": {
+                    "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+                    "worker": {
+                        "resources": {"CPU": 1, "GPU": 2, "object_store_memory": 100_000_000},
+                        "node_config": {},
+                        "min_workers": 0,
+                        "max_workers": 1,
+                    },
+                },
+            }
+        )
+    )
+    head.environment |= {
+        SAID: "true",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": identity,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": identity,
+    }
+    head.start(f"--autoscaling-config={config}")
+    yield head
+    head.close()
+
+
+@pytest.mark.slow
+def test_on_a_cluster_of_no_gpus_work_that_waits_brings_them(head: RayHead, tmp_path: Path) -> None:
+    asking = subprocess.run(
+        [sys.executable, "-c", ASKING],
+        cwd=tmp_path,
+        env={**head.environment, "RAY_ADDRESS": f"127.0.0.1:{head.ports['port']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert asking.returncode == 0, asking.stderr[-4000:]

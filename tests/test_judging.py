@@ -73,11 +73,11 @@ def prompts_of(plan: Plan, store: Path) -> Counter[str]:
         for needed in step.needs[:2]:
             entry = opened.find("generation_set", needed.key)
             assert entry is not None
-            rows = pq.read_table(entry.path / "responses.parquet").to_pylist()
+            rows = pq.read_table(opened.root / entry.place / "responses.parquet").to_pylist()
             texts.append({row["instruction_id"]: row["text"] for row in rows})
         corpus = opened.find("corpus", step.needs[1].needs[1].key)
         assert corpus is not None
-        for example in read_examples(corpus.path / EVAL_FILE)[:6]:
+        for example in read_examples(opened.root / corpus.place / EVAL_FILE)[:6]:
             a, b = (of[example.id] for of in texts)
             prompts.update(asker.question(call).text for call in calls_for(example.id, example.instruction, a, b))
     assert prompts.total() == CALLS
@@ -90,7 +90,7 @@ def everything_is_judged_once(plan: Plan, store: Path) -> None:
     for step in plan.of_kind("comparison"):
         entry = opened.find("comparison", step.key)
         assert entry is not None
-        rows = pq.read_table(entry.path / "verdicts.parquet").to_pylist()
+        rows = pq.read_table(opened.root / entry.place / "verdicts.parquet").to_pylist()
         assert len(rows) == len({(row["instruction_id"], row["order"]) for row in rows}) == 12
         assert set(rows[0]) == {"instruction_id", "order", "choice", "raw", "seconds"}
     assert not list((store / "ledger").glob("comparison-*"))

@@ -68,7 +68,8 @@ def test_what_results_took_is_added_up_from_their_manifests(done: tuple[Plan, St
     tuned = len(plan.of_kind("fine_tune"))
     assert told["Fine-tuning"] == f"{human_time(15 * tuned)}, {tuned} models, 9,000 tokens a second (median)"
     verdicts = sum(
-        pq.read_metadata(entry.path / "verdicts.parquet").num_rows for entry in store.entries("comparison").values()
+        pq.read_metadata(store.root / entry.place / "verdicts.parquet").num_rows
+        for entry in store.entries("comparison").values()
     )
     assert told["Judging"].endswith(f"{verdicts:,} verdicts")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.virtual_cluster import Times, VirtualCluster
 from orchestrator.identity import Step
 from orchestrator.run.agenda import Order, State
-from orchestrator.run.placement import Activity, Decision, Demand, Role, Size, Worker, decide, fits
+from orchestrator.run.placement import Activity, Decision, Demand, Role, Size, Worker, decide
 
 TIMES = Times(
     step={"fine_tune": 600, "selection": 80, "generation_set": 20, "comparison": 30},
@@ -172,7 +172,7 @@ def test_an_engine_of_several_gpus_lies_in_one_node_and_a_lane_larger_than_a_nod
     assert engines.start == ((Role.ENGINE, (("b", 3),)), (Role.ENGINE, (("c", 3),)))
     lanes = decide(nodes, [], sizes, {Role.LANE: Demand(ready=5, left=5)}, 4)
     assert lanes.start == ((Role.LANE, (("b", 2), ("c", 4))),)
-    assert not fits(nodes, Size(gpus=5))
+    assert not decide(nodes, [], {Role.ENGINE: Size(gpus=5)}, {Role.ENGINE: Demand(ready=1, left=1)}, 4).start
 
 
 def test_small_workers_fill_the_fullest_node_so_that_whole_nodes_stay_whole() -> None:

@@ -134,7 +134,9 @@ def test_more_prompts_generate_and_judge_only_the_new_ones(done: tuple[Path, Pat
         if entry.manifest["payload"]["prompts"] == 8:
             assert entry.facts["taken_over"] == 6
             small = [other for other in opened.relatives(_step(entry)) if other.key != entry.key]
-            texts = [pq.read_table(e.path / "responses.parquet")["text"].to_pylist() for e in (small[0], entry)]
+            texts = [
+                pq.read_table(store / e.place / "responses.parquet")["text"].to_pylist() for e in (small[0], entry)
+            ]
             assert texts[1][:6] == texts[0]
 
 

@@ -130,7 +130,7 @@ def test_a_part_of_a_result_is_used_without_the_rest(store: Store, place: Place)
 
 def test_a_truncated_file_is_not_listed(folder: Store) -> None:
     made = make(folder, step())
-    (made.path / WEIGHTS).write_text("we")
+    (folder.root / made.place / WEIGHTS).write_text("we")
     assert Store(folder.root).find("fine_tune", step().key) is None
 
 

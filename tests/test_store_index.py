@@ -328,7 +328,7 @@ def test_presence_is_no_result_also_beside_an_index(folder: Store, listed: List)
     half = folder.root / KIND / step(50).folder
     half.mkdir()
     (half / "responses.json").write_text('"half"')
-    whole = make(folder, step(51)).path
+    whole = folder.root / make(folder, step(51)).place
     manifest = json.loads((whole / MANIFEST).read_text())
     manifest["files"]["responses.json"]["bytes"] += 1
     (whole / MANIFEST).write_text(json.dumps(manifest))

@@ -115,6 +115,15 @@ def test_translating_stops_at_its_limit_and_a_higher_one_pays_nothing_twice(
     )
 
 
+def test_requests_that_are_under_way_when_the_limit_is_reached_are_kept(tmp_path: Path, server: JudgeServer) -> None:
+    slow = {True: 4.0, False: 0.0}
+    server.behave = lambda number, asked: openai_says(asked, finnish, delay=slow["into Finnish" in asked.prompt])
+    stopped = session(write_sweep(tmp_path, server), PRICE, "runtime.max_cost=1")
+    assert stopped.wait() == 1, stopped.text()
+    assert {language for language, _ in asked_for(server)} == {"es", "fi"}
+    assert in_ledger(tmp_path / "store") == len(server.asked), "what was paid for and is lost"
+
+
 def test_google_is_asked_in_batches_and_a_fault_in_one_repeats_no_other(tmp_path: Path, server: JudgeServer) -> None:
     server.behave = lambda number, asked: fails(503) if number == 1 else google_says(asked, finnish)
     sweep = write_sweep(tmp_path, server, "google")

@@ -204,7 +204,10 @@ def test_a_corpus_is_put_together_from_its_translation(sweep: Path, server: Judg
     step = translate_into("fi", plan, english_in(store, plan))
     entry = store.find("corpus", step.key)
     assert entry is not None
-    train, evaluation = read_examples(entry.path / TRAIN_FILE), read_examples(entry.path / EVAL_FILE)
+    train, evaluation = (
+        read_examples(store.root / entry.place / TRAIN_FILE),
+        read_examples(store.root / entry.place / EVAL_FILE),
+    )
     assert tuple(example.id for example in train) == plan.train_ids
     assert [example.id for example in evaluation] == plan.eval_ids
     assert train[3].instruction == "EXPLAIN STEP 3 OF THIS RECIPE WITH `code3`."
@@ -212,7 +215,7 @@ def test_a_corpus_is_put_together_from_its_translation(sweep: Path, server: Judg
         "FIRST STIR THE SOUP 3 TIMES.\n\n```\nstir(3)\n```\n- THEN WAIT FOR {minutes} MINUTES.\n- SERVE IT."
     )
     assert evaluation[2] == ("alpacafarm-0002", "WRITE A LETTER OF 2 LINES TO A FRIEND.", None)
-    assert flagged_ids(entry.path) == {*plan.train_ids, *plan.eval_ids}, "shouting is no Finnish"
+    assert flagged_ids(store.root / entry.place) == {*plan.train_ids, *plan.eval_ids}, "shouting is no Finnish"
     made = store.find("translation", plan.corpus_steps.translations["fi"].key)
     assert made is not None
     assert made.facts["flags"] == {"untranslated": 38, "length": 0, "language": 0, "of": 38}
@@ -228,7 +231,7 @@ def test_good_translations_are_not_in_doubt_and_the_facts_say_what_they_took(
     step = translate_into("fi", plan, english_in(store, plan))
     entry = store.find("corpus", step.key)
     assert entry is not None
-    assert flagged_ids(entry.path) == set()
+    assert flagged_ids(store.root / entry.place) == set()
     made = store.find("translation", plan.corpus_steps.translations["fi"].key)
     assert made is not None
     sent = sum(len(string) for asked in server.asked for string in strings_of(asked))
@@ -273,7 +276,10 @@ def test_a_refused_text_stays_english_and_is_in_doubt(sweep: Path, server: Judge
     step = translate_into("fi", plan, english_in(store, plan))
     entry = store.find("corpus", step.key)
     assert entry is not None
-    assert read_examples(entry.path / TRAIN_FILE)[0].instruction == "Explain step 0 of this recipe with `code0`."
+    assert (
+        read_examples(store.root / entry.place / TRAIN_FILE)[0].instruction
+        == "Explain step 0 of this recipe with `code0`."
+    )
     table = pq.read_table(next((store.root / "translation").glob("*/translations.parquet"))).to_pylist()
     assert Counter(row["flag"] for row in table) == {"untranslated": 16, None: 22}
 

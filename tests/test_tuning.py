@@ -1,4 +1,4 @@
-"""What Ray Tune is told to run next: lanes first, while there is no base; then fine-tunes, each once."""
+"""What Ray Tune is told to run next: nothing but a process, while there is no base; then fine-tunes, each once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lanes:
         return False
 
 
-def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path: Path) -> None:
+def test_a_process_comes_up_while_the_base_is_made_and_then_fine_tunes_are_handed_out(tmp_path: Path) -> None:
     sweep = tmp_path / "small.yaml"
     sweep.write_text(SMALL)
     plan, store = Plan(load(str(sweep))), Store(tmp_path / "store")
@@ -43,11 +43,11 @@ def test_lanes_come_up_while_the_base_is_made_and_then_take_fine_tunes(tmp_path:
         store.publish(step, store.attempt(step), {})
         board.done(step)
 
-    searcher = ClaimingSearcher(plan, board, Lanes(), 2, lambda model: None, lambda report: None)
-    assert [searcher.suggest(f"lane-{at}")["key"] for at in range(2)] == ["", ""]
-    assert searcher.suggest("early") is None, "a lane is brought up once"
+    searcher = ClaimingSearcher(plan, board, Lanes(), lambda model: None, lambda report: None)
+    assert searcher.suggest("first")["key"] == ""
+    assert searcher.suggest("early") is None, "one process is started early"
     publish(board.claim("base"))
-    searcher.on_trial_complete("lane-0", {"done": True})
+    searcher.on_trial_complete("first", {"done": True})
     assert searcher.suggest("still-early") is None, "the corpora are not there"
     while step := board.claim("corpus"):
         publish(step)

@@ -23,10 +23,6 @@ CURVE = "curve.parquet"
 _NOT_TOKENIZER = {"config.json", "probe.json", "generation_config.json", "model.safetensors.index.json"}
 
 
-def checkpoint_folder(out: Path, step: int) -> Path:
-    return out / f"checkpoint-{step:06d}"
-
-
 def save_checkpoint(
     engine: Any, world: World, recipe: Recipe, base: Path, folder: Path, probe_ids: Sequence[int]
 ) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict
 
 from trainables import training_state as state
 from trainables.batches import (
@@ -29,13 +28,13 @@ from trainables.batches import (
     target_count,
     template_text,
 )
-from trainables.checkpoints import checkpoint_folder, save_checkpoint, write_curve
+from trainables.checkpoints import save_checkpoint, write_curve
 from trainables.errors import StepFailed, UserError
 from trainables.memory import Settled
 from trainables.model_shape import read_shape
 from trainables.parallel import Parallel
 from trainables.probe import probe_tokens
-from trainables.recipe import Recipe
+from trainables.recipe import Recipe, checkpoint_name
 from trainables.spec import Spec, identity, runtime
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
 from trainables.world import World, gradient_norm, join_world, memory_of_its_own, settle, start_engine
@@ -46,8 +45,6 @@ _NO_STATE = "none"
 
 class FineTuneJob(Spec):
     """One fine-tune to run. Its key is computed by who asks; here only recipe and seed are identity by themselves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = runtime(description="for people")
     base: Path = runtime(description="prepared base folder")
@@ -199,7 +196,7 @@ class _Run:
                 }
             )
             if step in saved:
-                folder = checkpoint_folder(self.job.out, step)
+                folder = self.job.out / checkpoint_name(step)
                 save_checkpoint(self.engine, self.world, recipe, self.job.base, folder, self.probe)
                 if self.world.first:
                     write_curve(self.job.out, self.curve)

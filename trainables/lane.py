@@ -52,10 +52,6 @@ class LaneDied(Exception):
     """The lane's workers are gone or do not answer; the job may be run again in another lane."""
 
 
-class OutOfMemory(LaneDied):
-    """A worker ran out of memory. Worth one more try in a fresh lane, which starts with all memory free."""
-
-
 class Lane:
     """A resident worker group. Not thread-safe, but for ``stop``, which may be called while another waits; one job at a
     time.
@@ -64,8 +60,7 @@ class Lane:
     what each worker takes in Ray (default one CPU). ``env``: environment variables of the workers. ``nodes``: the id
     of the Ray node of each worker; empty leaves that to Ray. ``staging``: turns the names in jobs into files where the
     workers are.
-    ``start_deadline``: seconds to become ready, placement and imports included. ``silence_deadline``: seconds a
-    running job may say nothing.
+    ``start_deadline``: seconds to become ready, placement and imports included.
     """
 
     def __init__(
@@ -78,14 +73,13 @@ class Lane:
         nodes: Sequence[str] = (),
         staging: Staging | None = None,
         start_deadline: float = 300.0,
-        silence_deadline: float = 1800.0,
     ) -> None:
         self.workers, self.use_gpu = workers, use_gpu
         self.resources = dict(resources or {"CPU": 1})
         self.env = dict(env or {})
         self.nodes = list(nodes)
         self.staging = staging
-        self.start_deadline, self.silence_deadline = start_deadline, silence_deadline
+        self.start_deadline = start_deadline
         self.poisoned = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -110,10 +104,7 @@ class Lane:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ROOM_WITHIN))
         self._storage = Path(tempfile.mkdtemp(prefix="pinch-lane-"))
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {
-            "num_cpus": 0,
-            "scheduling_strategy": here,
-        }  # elsewhere, they would be lost with a node not the lane's
+        options = {"num_cpus": 0, "scheduling_strategy": here}  # elsewhere they would be lost with another's node
         self._jobs, self._reports = Queue(actor_options=options), Queue(actor_options=options)
         self._thread = threading.Thread(target=self._fit, name="lane", daemon=True)
         self._thread.start()
@@ -134,24 +125,6 @@ class Lane:
             self.stop()
             raise
 
-    def run(self, job: FineTuneJob, on_report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Run one fine-tune and return its facts; ``on_report`` gets every report. Blocking.
-
-        Raises:
-            StepFailed, UserError, EnvironmentProblem: as :func:`finetune` does; the lane is poisoned.
-            LaneDied: a worker died or the lane fell silent; OutOfMemory is one of these.
-        """
-        self.submit(job)
-        while True:
-            message = self.next_report(self.silence_deadline)
-            if message is None:
-                self.poisoned = True
-                raise LaneDied(f"fine-tune {job.name}: no word from the lane for {self.silence_deadline:.0f} s")
-            if message["kind"] == "done":
-                facts: dict[str, Any] = message["facts"]
-                return facts
-            on_report(message["report"])
-
     def submit(self, job: FineTuneJob) -> None:
         """Hand a job to the workers; then ask :meth:`next_report` until it says done.
 
@@ -169,7 +142,8 @@ class Lane:
         """The next ``{"kind": "report", "report": ...}`` or ``{"kind": "done", "facts": ...}``; None after ``timeout``.
 
         Raises:
-            As :meth:`run`.
+            StepFailed, UserError, EnvironmentProblem: as :func:`finetune` does; the lane is poisoned.
+            LaneDied: a worker died, or had no memory; the lane is poisoned.
         """
         message = self._next(timeout)
         if message is not None and message["kind"] == "failed":
@@ -409,7 +383,7 @@ def _failure(message: dict[str, Any]) -> Exception:
         return _KINDS[kind](text)
     where = f"{kind} on worker {message['rank']}: {text}"
     if kind == "OutOfMemory":
-        return OutOfMemory(
+        return LaneDied(
             f"{where}; set runtime.micro_batch lower, runtime.gradient_checkpointing: true or runtime.offload: true"
         )
     if kind in ("LaneDied", "KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:

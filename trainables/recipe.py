@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -60,3 +61,13 @@ class Recipe(Spec):
     def checkpoint_steps(self) -> tuple[int, ...]:
         """The steps after which a checkpoint is saved: every ``checkpoint_every``, and the last."""
         return tuple(sorted({*range(self.checkpoint_every, self.steps, self.checkpoint_every), self.steps}))
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint after so many steps, of a fine-tune's."""
+    return f"checkpoint-{step:06d}"
+
+
+def checkpoints_among(files: Iterable[str]) -> list[str]:
+    """The checkpoints that files of a fine-tune, ``<folder>/<file>``, belong to, in the order of their steps."""
+    return sorted({name.split("/")[0] for name in files if name.startswith("checkpoint-")})

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestrator.export.model_card import model_card
 from orchestrator.plan import Model, Plan
+from orchestrator.review import in_a_sentence
 from orchestrator.store import Corrupt, Store
 from trainables.base_models import BaseSource
 from trainables.engines.contract import WrongWeights
@@ -23,6 +24,7 @@ from trainables.errors import EnvironmentProblem, UserError
 from trainables.export import BaseName
 from trainables.export import export as export_checkpoint
 from trainables.paths import looked_for
+from trainables.recipe import checkpoint_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +88,9 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
     run = f"pinch run {plan.loaded.typed()} --store {store.location}"
     failed = store.failures().get(model.fine_tune.key) or store.failures().get(model.weights.key)
     if failed:
-        error = failed["error"].strip().splitlines()[-1]
-        raise UserError(f"{source}: {name} failed ({error}); try it again: {run} --retry-failed")
+        raise UserError(
+            f"{source}: {name} failed ({in_a_sentence(failed['error'])}); try it again: {run} --retry-failed"
+        )
     fine_tune = store.find("fine_tune", model.fine_tune.key)
     selection = store.find("selection", model.weights.key)
     base = store.find("base", plan.base.key)
@@ -95,7 +98,7 @@ def _selected(plan: Plan, store: Store, model: Model, name: str) -> _Selected:
         raise UserError(f"{source}: {name} is not tuned yet in {store.location}; do it: {run}")
     if selection is None:
         raise UserError(f"{source}: of {name} no checkpoint is selected yet; do it: {run}")
-    folder = f"checkpoint-{selection.facts['selected']:06d}"
+    folder = checkpoint_name(selection.facts["selected"])
     if not any(file.startswith(f"{folder}/") for file in fine_tune.manifest["files"]):
         raise UserError(
             f"{source}: {folder} of {name} was freed by the rule runtime.keep: {plan.sweep.runtime.keep}; tune it "

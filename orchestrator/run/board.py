@@ -49,7 +49,7 @@ class Board:
         self.stopped: str | None = None
         """Set when a step that everything else was held back for has no result: the run ends, with this sentence."""
         failures = store.failures()
-        done = {kind: store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
+        done = store.listings(self.steps.values())
         for step in self.steps.values():
             if step.key in done[step.kind]:
                 self.agenda.set(step, State.DONE)
@@ -197,7 +197,7 @@ class Board:
         """Take back every step whose result is no longer in the store (it was quarantined); returns them."""
         self.store.refresh()
         with self._lock:
-            there = {kind: self.store.listing(kind) for kind in {step.kind for step in self.steps.values()}}
+            there = self.store.listings(self.steps.values())
             gone = [
                 step
                 for key, step in self.steps.items()

@@ -281,8 +281,7 @@ class Crew:
         try:
             sentence = ray.get(member.ready)
         except (RayError, EnvironmentProblem, UserError) as problem:
-            lines = str(problem).strip().splitlines() or [type(problem).__name__]
-            self._say(f"The {what} did not start: {lines[-1]}")
+            self._say(f"The {what} did not start: {last_line(problem)}")
             self._posts[member.role].failed(problem)
             self._failed(member)
             return
@@ -320,3 +319,9 @@ def on_node(seat: Seat) -> dict[str, Any]:
 def gpus_on(seat: Seat) -> int:
     """How many; at least one, which is what an engine without a GPU counts as."""
     return max(1, sum(gpus for _, gpus in seat))
+
+
+def last_line(problem: BaseException) -> str:
+    """What happened, without Ray's list of what it may be due to."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return lines[-1].partition(" Some common causes include")[0]

@@ -20,7 +20,7 @@ from orchestrator.plan import Model, Plan
 from orchestrator.run.actors import EngineActor, EngineOrder, JudgeActor, Pulse, build_base, build_corpus
 from orchestrator.run.agenda import Order
 from orchestrator.run.board import TRIES, Board
-from orchestrator.run.crew import Crew, Member, Post, gpus_on, on_node
+from orchestrator.run.crew import Crew, Member, Post, gpus_on, last_line, on_node
 from orchestrator.run.jobs import GenerationJob, Place, SelectionJob, WeightsJob
 from orchestrator.run.judging import ComparisonJob, account_of
 from orchestrator.run.placement import Demand, Role, Seat, Size
@@ -219,13 +219,13 @@ class Evaluation:
                 self.board.failed(step, str(cause))
             else:
                 # It may be the worker that is broken, and the next step would fare no better with it.
-                self.say(f"{step.kind} {step.name}: {_last_line(problem)}; trying again with a fresh worker.")
+                self.say(f"{step.kind} {step.name}: {last_line(problem)}; trying again with a fresh worker.")
                 self.board.lost(step, str(problem))
                 return False
         except RayError as problem:
-            self.say(f"{step.kind} {step.name}: its worker died ({_last_line(problem)}); trying again.")
+            self.say(f"{step.kind} {step.name}: its worker died ({last_line(problem)}); trying again.")
             blameless = worker is not None and self.crew.on_lost_node(worker)
-            self.board.lost(step, _last_line(problem), blameless)
+            self.board.lost(step, last_line(problem), blameless)
             return False
         else:
             if step.kind in ("comparison", "translation"):
@@ -311,9 +311,3 @@ class Evaluation:
             judge=self.plan.sweep.judge.label,
             account=account_of(self.plan, self.board.store),
         )
-
-
-def _last_line(problem: BaseException) -> str:
-    """What happened, without Ray's list of what it may be due to."""
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return lines[-1].partition(" Some common causes include")[0]

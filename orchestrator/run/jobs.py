@@ -24,6 +24,7 @@ from orchestrator.store import Corrupt, Entry, Store
 from trainables.base_models import BaseSource, prepare
 from trainables.batches import instruction_ids, template_text
 from trainables.errors import EnvironmentProblem
+from trainables.recipe import checkpoint_name, checkpoints_among
 from trainables.sampling import Sampling, response_seed
 
 
@@ -209,8 +210,7 @@ def select(place: Place, job: SelectionJob, engine: Any, progress: Callable[[int
     ]
     greedy = Sampling(temperature=0, top_p=1, max_new_tokens=job.max_target_tokens)
     scores: dict[int, float] = {}
-    files = fine_tune.manifest["files"]
-    checkpoints = sorted({name.split("/")[0] for name in files if name.startswith("checkpoint-")})
+    checkpoints = checkpoints_among(fine_tune.manifest["files"])
     for checkpoint in checkpoints:
         if len(checkpoints) == 1 and not prompts:
             break
@@ -237,7 +237,7 @@ def weights_of(store: Store, job: WeightsJob) -> Any:
     if job.selection is None or job.fine_tune is None:
         return _weights(job, store.use(entry_of(store, "base", job.base)))
     chosen = json.loads((store.use(entry_of(store, "selection", job.selection)) / "scores.json").read_text())
-    checkpoint = f"checkpoint-{chosen['selected']:06d}"
+    checkpoint = checkpoint_name(chosen["selected"])
     return _weights(job, store.use(entry_of(store, "fine_tune", job.fine_tune), checkpoint) / checkpoint)
 
 

@@ -8,6 +8,8 @@ This module must never know what a judge is asked.
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
 from orchestrator.plan import Plan
 from orchestrator.run.judging import ledger_name, ledger_of
 from orchestrator.store import Store
@@ -15,7 +17,7 @@ from trainables.errors import EnvironmentProblem, Unreachable, UserError
 from trainables.judges import RemoteJudge, api_key
 from trainables.judges.remote import reach
 
-ONE_TRY = 10.0
+_ONE_TRY = 10.0
 """Seconds in which a judge that is there says so."""
 
 
@@ -28,7 +30,7 @@ def remote_judge(plan: Plan, store: Store, retry_failed: bool = False) -> Remote
     judge = plan.sweep.judge
     if not isinstance(judge, RemoteJudge):
         return None
-    made = {kind: store.listing(kind) for kind in {step.kind for step in plan.steps}}
+    made = store.listings(plan.steps)
     lost = set() if retry_failed else set(store.failures())
     if lost:  # and what needs what failed
         for step in plan.steps:
@@ -70,10 +72,9 @@ def greet(plan: Plan, judge: RemoteJudge) -> str | None:
     """
     if (problem := missing_key(plan, judge)) is not None:
         raise UserError(problem)
-    once = judge.model_copy(update={"retries": 0, "timeout": min(ONE_TRY, judge.timeout)})
     key = api_key(judge)
     try:
-        reach(once, key)
+        reach_once(judge, key)
     except Unreachable as away:
         return str(away)
     except EnvironmentProblem as problem:
@@ -81,6 +82,15 @@ def greet(plan: Plan, judge: RemoteJudge) -> str | None:
             raise UserError(f"{plan.loaded.source}: {problem}") from None
         raise
     return None
+
+
+def reach_once(judge: RemoteJudge, key: SecretStr | None) -> None:
+    """Ask the judge whether it is there, once and without much patience.
+
+    Raises:
+        Unreachable: it did not answer. EnvironmentProblem: it does not take the key.
+    """
+    reach(judge.model_copy(update={"retries": 0, "timeout": min(_ONE_TRY, judge.timeout)}), key)
 
 
 def wait_for(judge: RemoteJudge) -> None:

@@ -124,11 +124,6 @@ def _rounds(fine_tunes: int, lanes: int) -> int:
     return -(-fine_tunes // lanes)
 
 
-def fits(nodes: Mapping[str, int], size: Size) -> bool:
-    """Whether a worker of this size has room on these GPUs."""
-    return _find(nodes, nodes, size) is not None
-
-
 class _Floor:
     """The state while a decision is made: what was decided so far is done to it."""
 

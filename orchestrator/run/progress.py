@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.identity import Step
+from orchestrator.review import in_a_sentence
+from orchestrator.run.agenda import OPEN
 from orchestrator.run.board import Board, State
 from orchestrator.saying import say
 
@@ -83,7 +85,7 @@ class Progress:
             if state is State.DONE:
                 self._first_done.setdefault(step.kind, time.monotonic())
         if state is State.FAILED and self._board is not None:
-            error = self._board.errors.get(step.key, "").partition("\n")[0]
+            error = in_a_sentence(self._board.errors.get(step.key, ""))
             self._to_say.append(f"Failed: {step.kind} {step.name}: {error}")
         elif state is State.DONE and step.kind in ("base", "fine_tune") and not self.console.is_terminal:
             self._to_say.append(f"{self._clock()} {step.kind} {step.name} done")
@@ -130,7 +132,7 @@ class Progress:
 
     @staticmethod
     def _remaining(counts: dict[State, int]) -> int:
-        return counts[State.TODO] + counts[State.RUNNING] + counts[State.ELSEWHERE]
+        return sum(counts[state] for state in OPEN)
 
     def _pace(self, kind: str, counts: dict[State, int]) -> tuple[float | None, float]:
         """Seconds per step here, and how many steps' worth is left; what is done of a running step counts.

@@ -172,7 +172,9 @@ def _share_name(store: Store) -> None:
 
 def tell_here(store: Store) -> None:
     """Have the MLflow database of this machine say what a store elsewhere holds: every sweep that was run on it."""
-    for plan in remembered(store):
+    for _, plan in remembered(store):
+        if plan is None:
+            continue
         board = Board(plan.steps, store, lambda step, state: None)
         recorder = Recorder(plan, store, board)
         recorder.all()

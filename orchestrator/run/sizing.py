@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from orchestrator.gpu_memory import check
 from orchestrator.identity import Step
 from orchestrator.plan import Plan
+from orchestrator.run.agenda import OPEN
 from orchestrator.run.board import Board, State
 from orchestrator.run.gpus import Nodes, gpu_memory, gpus_of_engine, gpus_of_lane
 from orchestrator.run.placement import Size
@@ -57,8 +58,8 @@ class Sizing:
         if self._nodes is None:
             return ALONE
         if self._lane is None and (nodes := self._there(self._plan.base)):
-            shape, count = self._shapes[self._plan.base.key], self._board.counts("fine_tune")
-            waiting = count[State.TODO] + count[State.RUNNING] + count[State.ELSEWHERE]
+            shape, counts = self._shapes[self._plan.base.key], self._board.counts("fine_tune")
+            waiting = sum(counts[state] for state in OPEN)
             gpus = gpus_of_lane(self._plan.sweep, shape, self._memory, nodes, waiting)
             self._lane = Size(gpus=gpus, together=False)
             if shape is None or self._memory is None:

@@ -2,7 +2,7 @@
 
 A fixed grid could not skip what another session holds, so Tune asks a :class:`Searcher`: `suggest` claims the next
 fine-tune from the board when a lane is free for it, returns None to wait, and FINISHED when nothing is left. While the
-base is still being made, the first trials only start their own processes.
+base is still being made, the first trial only starts its own process.
 
 Tune's own state is not kept: the store says what is done.
 """
@@ -69,17 +69,12 @@ class ClaimingSearcher(Searcher):
         plan: Plan,
         board: Board,
         lanes: Lanes,
-        first: int,
         prepare: Callable[[Model], None],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
-        """
-        Args:
-            first: how many trials' processes are started while the base is being made.
-        """
         super().__init__(metric="step", mode="max")
         self._plan, self._board, self._lanes, self._prepare, self._report = plan, board, lanes, prepare, report
-        self._to_bring_up = min(first, board.counts("fine_tune")[State.TODO])
+        self._started_early = False
         self._models = {model.fine_tune.key: model for model in plan.models if model.fine_tune}
         self._order = Order.of(plan)
         self._trials: dict[str, Member] = {}
@@ -92,10 +87,10 @@ class ClaimingSearcher(Searcher):
         if self._board.stopping.is_set() or not self._board.unfinished():
             return Searcher.FINISHED
         if self._board.state(self._plan.base) is not State.DONE:
-            if not self._to_bring_up:
+            if self._started_early:
                 return None
-            self._to_bring_up -= 1
-            return {"key": "", "name": "lane", "lane": ""}
+            self._started_early = True
+            return {"key": "", "lane": ""}
         lane = self._lanes.take(Role.LANE)
         if lane is None:
             return None
@@ -111,7 +106,7 @@ class ClaimingSearcher(Searcher):
             return None
         lane.step = step
         self._trials[trial_id] = lane
-        return {"key": step.key, "name": step.name, "lane": lane.name}
+        return {"key": step.key, "lane": lane.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._report(result)
@@ -154,8 +149,6 @@ class Tuning:
         report: Callable[[dict[str, Any]], None],
     ) -> None:
         self.plan, self.board, self.settings, self.crew, self.report = plan, board, settings, crew, report
-        self.trial: type[tune.Trainable] = FineTuneTrial
-        self.lane: Any = LaneActor
         self.error: BaseException | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="pinch-tune-"))
         self._thread = threading.Thread(target=self._run, name="pinch-tuning", daemon=True)
@@ -180,7 +173,7 @@ class Tuning:
         options: dict[str, Any] = {"name": name, "max_concurrency": 2}
         if seat:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(seat[0][0], soft=False)
-        actor: Any = self.lane.options(**options).remote()
+        actor: Any = LaneActor.options(**options).remote()  # type: ignore[attr-defined]
         return actor, actor.start.remote(self.settings, seat, self._staging)
 
     @cached_property
@@ -216,10 +209,12 @@ class Tuning:
         # Tune would send its trials the keys of AWS, and Ray writes what is sent into a log; a machine has its own.
         ENV_VARS_TO_PROPAGATE.difference_update([name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")])
         steps = {step.key: step for step in self.plan.of_kind("fine_tune")}
-        trainable = tune.with_parameters(self.trial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps)
+        trainable = tune.with_parameters(
+            FineTuneTrial, settings=self.settings, recipe=self.plan.sweep.recipe, steps=steps
+        )
         # What a fine-tune takes is its lane's, which Tune does not see. The head outlives other nodes.
         trainable = tune.with_resources(trainable, {"cpu": 0, HEAD: 0.001})
-        searcher = ClaimingSearcher(self.plan, self.board, self.crew, 1, self._prepare, self.report)
+        searcher = ClaimingSearcher(self.plan, self.board, self.crew, self._prepare, self.report)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

@@ -61,12 +61,6 @@ class Entry:
     place: PurePosixPath
     """``<kind>/<name>-<key16>``, of the store."""
     manifest: Manifest
-    storage: Storage = dataclasses.field(repr=False, compare=False)
-
-    @property
-    def path(self) -> Path:
-        """A folder on this machine with all its files, as they are; see `Store.use` for proved ones."""
-        return self.storage.bring(self, self.manifest["files"])
 
     @property
     def key(self) -> str:

@@ -236,7 +236,7 @@ class Folder(Storage):
                         return None
                 except OSError:
                     return None
-        return Entry(place, manifest, self)
+        return Entry(place, manifest)
 
     # Attempts
 
@@ -291,7 +291,7 @@ class Folder(Storage):
         for _ in range(2):
             try:
                 os.rename(attempt, target)
-                return Entry(place, manifest, self)
+                return Entry(place, manifest)
             except OSError as problem:
                 if not attempt.exists():
                     raise TakenOver(attempt.name) from problem

@@ -189,7 +189,7 @@ class ObjectStore(Bucket, Storage):
         folder, data = f"{manifest.get('name')}-{manifest['key'][:16]}", PurePosixPath(str(manifest.get("data", "")))
         place = PurePosixPath(kind, folder)
         whole = confined.plain(folder) and confined.plain(data.name) and data.parent == place
-        return Entry(place, manifest, self) if whole else None
+        return Entry(place, manifest) if whole else None
 
     def _kept(self, manifest: str, tag: str) -> Path:
         """Where this version of a manifest lies on this machine once it was read."""
@@ -317,7 +317,7 @@ class ObjectStore(Bucket, Storage):
         place, name, content = PurePosixPath(kind, folder), _manifest_name(kind, key16), as_json(manifest)
         for _ in range(5):
             if self.create(name, content):
-                return self._won(attempt, Entry(place, manifest, self))
+                return self._won(attempt, Entry(place, manifest))
             there = self.read(name)
             if there is None:
                 continue
@@ -325,7 +325,7 @@ class ObjectStore(Bucket, Storage):
                 self.discard(attempt)
                 return entry
             if self.replace(name, there, content):  # over the note that what was there did not hold
-                return self._won(attempt, Entry(place, manifest, self))
+                return self._won(attempt, Entry(place, manifest))
         raise EnvironmentProblem(f"{self.location}/{name}: something that is not a result keeps coming back there")
 
     def _won(self, attempt: Path, entry: Entry) -> Entry:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from orchestrator.exit_status import ExitStatus
 from orchestrator.plan import Plan
+from orchestrator.review import in_a_sentence
 from orchestrator.run.progress import LABELS, duration
 from orchestrator.saying import say
 from orchestrator.store import Store
@@ -206,7 +207,7 @@ class Following:
 
     def _missing(self) -> int:
         """How many steps have no result."""
-        there = {kind: self.store.listing(kind) for kind in {step.kind for step in self.plan.steps}}
+        there = self.store.listings(self.plan.steps)
         return sum(step.key not in there[step.kind] for step in self.plan.steps)
 
     def _failed(self) -> list[str]:
@@ -232,7 +233,7 @@ class Following:
         failures = self.store.failures()
         for key in set(self._failed()) - self._failures:
             failure = failures[key]
-            self._say(f"Failed: {failure['kind']} {failure['name']}: {failure['error'].strip().splitlines()[-1]}")
+            self._say(f"Failed: {failure['kind']} {failure['name']}: {in_a_sentence(failure['error'])}")
             self._failures.add(key)
         return self._missing_at_line
 
