@@ -27,8 +27,9 @@ from orchestrator.scores.scoring import score
 from orchestrator.sweep import load
 from trainables.base_models import parse_base, prepare
 from trainables.batches import instruction_ids, template_source, template_text
-from trainables.finetune import FineTuneJob, finetune, read_examples
+from trainables.finetune import finetune, read_examples
 from trainables.generate import EngineSettings, Prompt, Weights, make_engine
+from trainables.job import FineTuneJob
 from trainables.judges import LocalJudge, ReferenceJudge, calls_for, open_judge
 from trainables.memory import Settled, memory_need
 from trainables.model_shape import read_shape

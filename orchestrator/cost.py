@@ -15,6 +15,7 @@ from typing import Any
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.store_index import Listing, Made
+from orchestrator.sweep import Keep
 
 TINY_BYTES = 8 * 2**20
 """A checkpoint of tiny with tokenizer and probe, rounded up."""
@@ -67,26 +68,28 @@ def estimate(plan: Plan, store: Store, missing: dict[str, int]) -> Estimate:
     return Estimate(seconds, disk, gpu_cost, tuple(notes))
 
 
-def disk_needed(plan: Plan, fine_tunes: int) -> int | None:
-    """Bytes that so many fine-tunes, their responses and verdicts take at their peak; None when not known."""
+def disk_needed(plan: Plan, fine_tunes: int, keep: Keep | None = None) -> int | None:
+    """Bytes that so many fine-tunes, their responses and verdicts take at their peak; None when not known.
+
+    Args:
+        keep: the rule in the place of the sweep's own.
+    """
     base = _base_bytes(plan)
     if base is None:
         return None
     recipe = plan.sweep.recipe
     checkpoint = base if recipe.method == "full" else int(base * LORA_SHARE)
-    kept = len(recipe.checkpoint_steps) if plan.sweep.runtime.keep == "all" else 1
-    if plan.sweep.runtime.keep == "scores":
-        kept = 0
+    kept = {"all": len(recipe.checkpoint_steps), "best": 1, "scores": 0}[keep or plan.sweep.runtime.keep]
     in_progress = checkpoint * (len(recipe.checkpoint_steps) + (6 if recipe.method == "full" else 1))
     texts = (len(plan.of_kind("generation_set")) + len(plan.of_kind("comparison"))) * TEXT_BYTES
     return (base + fine_tunes * kept * checkpoint + in_progress + texts) if fine_tunes else 0
 
 
-def still_needed(plan: Plan, store: Store) -> int | None:
+def still_needed(plan: Plan, store: Store, keep: Keep | None = None) -> int | None:
     """The same for what a store lacks of a plan."""
     made = store.listing("fine_tune")
     missing = [model for model in plan.models if model.fine_tune and model.fine_tune.key not in made]
-    return disk_needed(plan, len(missing))
+    return disk_needed(plan, len(missing), keep)
 
 
 def human_bytes(count: float) -> str:

@@ -168,8 +168,13 @@ class Step:
 
     @property
     def folder(self) -> str:
-        """``<name>-<16 hex>``: the name is for people, and cut where it is long; the digits are what counts."""
-        return f"{self.name.encode(errors='ignore')[:NAME_BYTES].decode(errors='ignore')}-{self.key[:16]}"
+        """See :func:`folder_of`."""
+        return folder_of(self.name, self.key)
+
+
+def folder_of(name: str, key: str) -> str:
+    """``<name>-<16 hex>``: the name is for people, and cut where it is long; the digits are what counts."""
+    return f"{name.encode(errors='ignore')[:NAME_BYTES].decode(errors='ignore')}-{key[:16]}"
 
 
 def differences(old: Payload, new: Payload) -> list[str]:

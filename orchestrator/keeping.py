@@ -46,9 +46,8 @@ class _Planned:
 class Keeper:
     """Applies the keep rule of one plan, with an eye on the other sweeps of the store."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan, self.store = plan, store
-        self._ours = _Planned(plan)
+    def __init__(self, plan: Plan, store: Store, say: Callable[[str], None]) -> None:
+        self.plan, self.store, self._say = plan, store, say
         self._planned: dict[str, _Planned | None] = {}
         """Sweep of the store -> its plan; None where it cannot be worked out."""
 
@@ -57,7 +56,7 @@ class Keeper:
         asked = loaded.sweep.model_dump(mode="json")
         name = f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}.json"
         self.store.storage.create(name, as_json(asked))
-        self._planned[name] = self._ours
+        self._planned[name] = _Planned(self.plan)
 
     def check_room(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -65,7 +64,7 @@ class Keeper:
         Raises:
             EnvironmentProblem: with what is needed and what is free.
         """
-        needed = still_needed(self.plan, self.store)
+        needed = still_needed(self.plan, self.store, None if self._known() else "all")
         free = self.store.storage.free_bytes()
         if needed is not None and free is not None and needed > free:
             raise EnvironmentProblem(
@@ -83,17 +82,23 @@ class Keeper:
         self._free(self.plan.models)
 
     def _free(self, models: Iterable[Model]) -> None:
-        """Nothing while there is a sweep that cannot be worked out: it may want everything."""
-        if self.plan.sweep.runtime.keep == "all":
-            return
+        if known := self._known():
+            for model in models:
+                list(_free_model(model, known, self.store, dry_run=False))
+
+    def _known(self) -> list[_Planned]:
+        """The sweeps that were run on the store; none where nothing may be freed, and why is said once."""
+        rule = self.plan.sweep.runtime.keep
+        if rule == "all":
+            return []
         for name in self.store.storage.names("sweeps"):  # another may have begun since the last look
             if name not in self._planned:
                 plan = _plan_of(name, self.store.storage.read(name) or b"")
                 self._planned[name] = None if plan is None else _Planned(plan)
+                if plan is None:
+                    self._say(f"runtime.keep: {rule} frees nothing: {_unknown(name)}")
         known = [planned for planned in self._planned.values() if planned is not None]
-        if len(known) == len(self._planned):
-            for model in models:
-                list(_free_model(model, [self._ours, *known], self.store, dry_run=False))
+        return known if len(known) == len(self._planned) else []
 
 
 def remembered(store: Store) -> Iterator[tuple[str, Plan | None]]:
@@ -108,7 +113,7 @@ def collect(store: Store, dry_run: bool, say: Callable[[str], None]) -> tuple[li
     known = []
     for name, plan in remembered(store):
         if plan is None:
-            notes.append(f"{name}: its inputs are not there any more; it may want any checkpoint, so none is removed.")
+            notes.append(f"No checkpoint is removed: {_unknown(name)}")
         else:
             known.append(_Planned(plan))
     freed: list[Freed] = []
@@ -131,6 +136,13 @@ def _plan_of(name: str, content: bytes) -> Plan | None:
         return Plan(LoadedSweep(sweep, name, ()))
     except (UserError, ValueError):
         return None
+
+
+def _unknown(name: str) -> str:
+    return (
+        "a sweep that was run on this store cannot be planned here and may want any checkpoint; put its inputs back, "
+        f"or remove {name} from the store."
+    )
 
 
 def _free_model(model: Model, known: list[_Planned], store: Store, dry_run: bool) -> Iterator[Freed]:

@@ -29,7 +29,7 @@ from orchestrator.storage.base import parsed
 
 _RECORD = {"host", "boot", "pid", "process_started", "user", "beat"}
 """What a session says of itself, at least."""
-LONGEST_ID = 64
+LONGEST_ID = 200
 
 
 def _boot_id() -> str:

@@ -63,7 +63,8 @@ def _settle(database: Path, here: str) -> None:
         )  # MLflow's own
         named = connection.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs")
         for (location,) in named:
-            if location != here and (not str(location).startswith(f"{here}/") or ".." in location.split("/")):
+            inside = str(location).startswith((f"{here}/", "mlflow-artifacts:/")) and ".." not in location.split("/")
+            if location != here and not inside:
                 raise EnvironmentProblem(
                     f"{database}: names artifacts outside of the store ({location}), which MLflow's pages would show; "
                     "remove it: the next pinch run makes it again."

@@ -124,6 +124,10 @@ class Price(Spec):
     date: datetime.date = runtime()
 
 
+Keep = Literal["all", "best", "scores"]
+"""What stays of a model's checkpoints, see `orchestrator.keeping`."""
+
+
 class Runtime(Spec):
     """How the work is done; nothing here changes a result's key."""
 
@@ -137,7 +141,7 @@ class Runtime(Spec):
     gradient_checkpointing: Literal["auto"] | bool = runtime("auto", description="activations are computed twice")
     canary: Literal["auto"] | bool = runtime("auto", description="one comparison first; auto: on several nodes")
     silence: float = runtime(1800, gt=0, description="seconds a lane, engine or judge may say nothing; then, another")
-    keep: Literal["all", "best", "scores"] = runtime("all", description="what stays on disk; see pinch gc")
+    keep: Keep = runtime("all", description="what stays on disk; see pinch gc")
     max_cost: float | None = runtime(None, ge=0, description="in the currency of prices")
     prices: dict[
         Literal["gpu_hour", "million_judge_tokens", "million_judge_output_tokens", "million_characters"], Price

@@ -20,6 +20,7 @@ from orchestrator.run.gpus import Nodes, gpu_memory
 from orchestrator.run.placement import Demand, Role, Seat, Size
 from orchestrator.run.trial import LaneActor
 from tests.faults import ROOT
+from trainables.errors import EnvironmentProblem
 from trainables.lane import Lane
 
 pytestmark = pytest.mark.slow
@@ -163,6 +164,25 @@ def test_a_worker_on_a_lost_node_is_ended_and_another_comes_up_when_there_is_roo
     work.until(lambda: len(work.up(Role.LANE)) == 3)
 
 
+def test_nobody_gives_up_waiting_for_gpus_while_something_here_works_without(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run.crew.NODES_WITHIN", 0.5)
+    work = Work(Nodes(), {Role.LANE: 99, Role.JUDGE: 0})
+    work.demands[Role.JUDGE] = Demand(ready=1, left=1, models=1)
+    work.until(lambda: len(work.up(Role.JUDGE)) == 1)
+    judge = work.crew.take(Role.JUDGE)
+    assert judge is not None
+    assert judge.seat == ()
+    work.demands[Role.LANE] = Demand(ready=1, left=1, models=1)
+    busy_until = time.monotonic() + 2
+    work.until(lambda: time.monotonic() > busy_until)
+    work.crew.give_back(judge)
+    with pytest.raises(EnvironmentProblem, match="no room on the cluster's GPUs"):
+        work.until(lambda: False)
+    work.crew.stop(patience=5)
+
+
 def fake_memory() -> tuple[float, float]:
     return 80e9, 500e9
 
@@ -171,12 +191,12 @@ def test_a_node_all_of_whose_gpus_others_use_does_not_hide_the_memory_of_the_res
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.run.gpus._look", fake_memory)
-    nodes = {node["NodeID"]: 4 for node in ray.nodes() if node["Alive"] and node["NodeID"] != head()}
-    busy, *_ = nodes
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU") == 4][:2]
+    busy = nodes[0]
     other: Any = Waiter.options(**on_node(((busy, 4),))).remote()  # type: ignore[attr-defined]
     assert ray.get(other.start.remote()) == busy
-    assert gpu_memory(nodes, timeout=60) == (80e9, 500e9)
-    assert gpu_memory({busy: 4}, timeout=2) is None
+    assert gpu_memory(nodes, timeout=20) == [(80e9, 500e9)]
+    assert gpu_memory([busy], timeout=2) == []
     ray.kill(other)
 
 

@@ -38,8 +38,9 @@ from trainables.batches import Template, instruction_ids, template_source
 from trainables.engines.loading import mean_difference, read_probe
 from trainables.engines.transformers import TransformersEngine
 from trainables.errors import UserError
-from trainables.finetune import FineTuneJob, finetune
+from trainables.finetune import finetune
 from trainables.generate import EngineSettings, Prompt, Sampling
+from trainables.job import FineTuneJob
 from trainables.parallel import Parallel
 from trainables.probe import log_probabilities
 
@@ -360,7 +361,9 @@ def test_an_export_that_fails_half_way_leaves_nothing(
 def test_a_checkpoint_that_the_keep_rule_freed_is_said_to_be_gone(base: Path, tmp_path: Path) -> None:
     room = _tuned(base, "full", tmp_path)
     keeping = Plan(load(str(room.sweep), ["runtime.keep=scores"]))
-    Keeper(keeping, room.store).sweep()
+    keeper = Keeper(keeping, room.store, lambda sentence: None)
+    keeper.remember(keeping.loaded)
+    keeper.sweep()
     with pytest.raises(UserError, match=r"was freed by the rule runtime.keep: scores.*runtime.keep=best"):
         export(keeping, room.store, MODEL, tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -14,17 +14,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from orchestrator.corpus.base import EVAL_FILE, read_examples
 from orchestrator.plan import Plan
+from orchestrator.run.actors import JudgeActor, Pulse
+from orchestrator.run.jobs import Place
+from orchestrator.run.judging import ComparisonJob, account_of, ledger_of
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL, Pinch
 from tests.faults import Session, until
 from tests.judge_server import JudgeServer, fails, says
+from trainables.engines.contract import EngineSettings
+from trainables.errors import BudgetReached
 from trainables.judges import calls_for
 from trainables.judges.prompt import load_prompt
 from trainables.judges.remote import EndpointJudge
@@ -150,6 +157,33 @@ def test_a_run_stops_at_its_limit_and_a_higher_one_goes_on_without_paying_twice(
     assert sum(costs) == pytest.approx(0.1 * CALLS)
     scores = pinch("scores", place / "small.yaml", "--store", place / "store", "--set", asked[0])
     assert "6 of 6 rows have a score (judge remote-judge" in scores.stderr
+
+
+def test_a_judge_that_is_told_to_end_asks_nothing_more_and_keeps_what_it_asked(
+    place: Path, server: JudgeServer
+) -> None:
+    server.behave = lambda number, asked: says("1", delay=0.5)
+    plan, where = plan_of(place, judge(server.url), PRICE), Place(str(place / "store"), "test")
+    step, store = plan.of_kind("comparison")[0], where.open()
+    baseline, model = step.needs[:2]
+    account = account_of(plan, store)
+    corpus = model.needs[1].key
+    job = ComparisonJob(step=step, baseline=baseline.key, model=model.key, corpus=corpus, judge="j", account=account)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        pulse: Any = Pulse.remote()  # type: ignore[attr-defined]
+        actor: Any = JudgeActor.options(max_concurrency=2).remote(pulse)  # type: ignore[attr-defined]
+        ray.get(actor.start.remote(where, plan.sweep.judge, None, None, EngineSettings(), None))
+        judging = actor.compare.remote(where, job)
+        while len(server.answered) < 2:
+            time.sleep(0.01)
+        ray.get(actor.end.remote())
+        with pytest.raises(BudgetReached):
+            ray.get(judging)
+    finally:
+        ray.shutdown()
+    assert 2 <= len(server.asked) <= 6
+    assert len(ledger_of(store, step).read()) == len(server.asked) == len(server.answered)
 
 
 def test_a_limit_without_a_price_is_refused_before_anything_starts(place: Path, pinch: Pinch) -> None:

@@ -22,9 +22,9 @@ def kept(store: Store) -> list[Path]:
     return sorted(store.root.glob("fine_tune/*/checkpoint-*"))
 
 
-def keeper(sweep: Path, store: Store, rule: str, name: str = "small") -> Keeper:
+def keeper(sweep: Path, store: Store, rule: str, name: str = "small", said: list[str] | None = None) -> Keeper:
     plan = Plan(load(str(sweep), [f"runtime.keep={rule}", f"name={name}"]))
-    found = Keeper(plan, store)
+    found = Keeper(plan, store, (said if said is not None else []).append)
     found.remember(plan.loaded)
     return found
 
@@ -42,8 +42,13 @@ def test_what_a_sweep_wants_that_began_later_stays(small: Path, store: Store) ->
     assert kept(store) == before != []
 
 
-def test_nothing_goes_while_a_sweep_cannot_be_worked_out(small: Path, store: Store) -> None:
+def test_nothing_goes_while_a_sweep_cannot_be_worked_out_and_that_is_said_once(small: Path, store: Store) -> None:
     store.storage.write("sweeps/other-0123456789abcdef.json", b'{"name": "of a later version"}')
-    before = kept(store)
-    keeper(small, store, "scores").sweep()
+    before, said = kept(store), []
+    scores = keeper(small, store, "scores", said=said)
+    scores.sweep()
+    scores.sweep()
     assert kept(store) == before != []
+    (sentence,) = said
+    assert sentence.startswith("runtime.keep: scores frees nothing: ")
+    assert sentence.endswith("or remove sweeps/other-0123456789abcdef.json from the store.")

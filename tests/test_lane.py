@@ -13,9 +13,10 @@ import ray
 import torch
 
 from tests.tuning_examples import job, make_tiny, write_examples
-from trainables.errors import StepFailed, UserError
-from trainables.finetune import FineTuneJob, finetune
-from trainables.lane import Lane, LaneDied, _failure, _said
+from trainables.errors import LaneDied, StepFailed, UserError
+from trainables.finetune import finetune
+from trainables.job import FineTuneJob
+from trainables.lane import Lane, _failure, _said
 
 ENV = {"OMP_NUM_THREADS": "1"}
 
@@ -186,7 +187,7 @@ def test_a_lane_lives_in_a_reused_trial(cluster, room, base):
             self.lane.start()
 
         def step(self):
-            from trainables.finetune import FineTuneJob
+            from trainables.job import FineTuneJob
 
             facts = run(self.lane, FineTuneJob.model_validate_json(self.config["job"]), lambda report: None)
             return {"loss": facts["loss"], "worker": self.lane.pids[0], "done": True}

@@ -210,6 +210,6 @@ def test_gpus_that_do_not_answer_are_not_guessed_at():
 
     ray.init(address="local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        assert gpus.gpu_memory({ray.nodes()[0]["NodeID"]: 2}) is None
+        assert gpus.gpu_memory([ray.nodes()[0]["NodeID"]]) == [None]
     finally:
         ray.shutdown()

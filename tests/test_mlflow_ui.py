@@ -116,3 +116,17 @@ def test_a_database_that_names_artifacts_elsewhere_is_not_shown(store: Path) -> 
         with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
             database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (before[1], before[0]))
     settle(store)
+
+
+def test_an_experiment_that_was_made_on_the_page_is_no_reason_to_refuse_it(store: Path) -> None:
+    tracker = Tracker(store, "demo")
+    say(tracker, "mono-fi")
+    tracker.close("FINISHED")
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+        add = "INSERT INTO experiments (name, artifact_location, lifecycle_stage) VALUES (?, ?, 'active')"
+        database.execute(add, ("mine", "mlflow-artifacts:/7"))
+    settle(store)
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+        database.execute(add, ("not mine", "mlflow-artifacts:/../7"))
+    with pytest.raises(EnvironmentProblem, match="artifacts outside of the store"):
+        settle(store)

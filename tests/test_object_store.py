@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from orchestrator import store as store_module
-from orchestrator.storage import StorageAway, bucket, cache
+from orchestrator.storage import StorageAway, TakenOver, bucket, cache
 from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
 from tests.conftest import Pinch
@@ -118,6 +118,40 @@ def test_a_file_that_changes_while_it_is_saved_does_not_count(store: Store, monk
     with pytest.raises(EnvironmentProblem, match="still writes"):
         store.publish(step(), attempt, {})
     assert store.find("fine_tune", step().key) is None
+
+
+def test_an_attempt_that_another_machine_took_while_it_was_uploaded_is_not_taken_back(
+    store: Store, s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = store.attempt(step())
+    (slept / "state").write_text("half-way")
+    store.save(slept)
+    other, ours, upload = s3.open(), [], store.storage._upload  # type: ignore[attr-defined]
+
+    def meanwhile(file: Path, name: str) -> None:
+        upload(file, name)
+        if not ours:
+            subprocess.run(["cp", "-a", slept.parent, tmp_path / "aside"], check=True)
+            ours.append(other.adopt(step()))
+            subprocess.run(["cp", "-a", f"{tmp_path}/aside/.", slept.parent], check=True)  # on a machine of its own
+
+    monkeypatch.setattr(store.storage, "_upload", meanwhile)
+    (slept / "more").write_text("more")
+    with pytest.raises(TakenOver):
+        store.save(slept)
+    with pytest.raises(TakenOver):
+        store.publish(step(), slept, {})
+    made = other.publish(step(), ours[0], {})
+    assert set(made.manifest["files"]) == {"state"}
+    assert [problem for _, problem in s3.open().verify()] == [None]
+
+
+def test_a_result_with_a_name_too_long_for_a_file_is_found(s3: Place, gs: Place) -> None:
+    for place in (s3, gs):
+        store, long = place.open(), step("hub-fi-openai-" + "m" * 300)
+        store.create()
+        made = make(store, long)
+        assert place.open().find("fine_tune", long.key) == made
 
 
 def test_much_going_wrong_loses_nothing(store: Store, proxy: Proxy, s3: Place) -> None:

@@ -71,6 +71,18 @@ def test_a_lease_is_held_by_one_session_and_given_back(sessions: Sessions, store
     sessions.stop()
 
 
+def test_a_session_that_is_named_after_a_long_sweep_lives_like_any_other(store: Store, place: Place) -> None:
+    longest = f"pinch-{'n' * 100}-01234567"  # as `pinch submit` names it
+    ours = Store(store.location, longest)
+    ours.sessions.start("test")
+    assert ours.sessions.acquire("a" * 64)
+    other = place.open()
+    other.sessions.start("other")
+    assert other.sessions.alive(longest)
+    assert not other.sessions.acquire("a" * 64)
+    ours.sessions.stop()
+
+
 def test_the_lease_of_a_killed_process_is_taken_over_at_once(sessions: Sessions, store: Store) -> None:
     process, _ = hold(store)
     process.send_signal(signal.SIGKILL)

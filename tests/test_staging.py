@@ -16,9 +16,8 @@ from orchestrator.run.staging import EXAMPLES_FILE, StoreStaging, order
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.store_places import Place as StorePlace
-from trainables.errors import StepFailed
-from trainables.finetune import FineTuneJob
-from trainables.lane import LaneDied
+from trainables.errors import LaneDied, StepFailed
+from trainables.job import FineTuneJob
 
 
 class Room:

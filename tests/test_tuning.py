@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from ray.tune.search import Searcher
@@ -15,6 +17,7 @@ from orchestrator.run.tuning import ClaimingSearcher
 from orchestrator.store import Store
 from orchestrator.sweep import load
 from tests.conftest import SMALL
+from tests.faults import ROOT
 
 
 class Lanes:
@@ -28,6 +31,11 @@ class Lanes:
 
     def on_lost_node(self, member: Member) -> bool:
         return False
+
+
+def test_what_waits_on_the_head_for_a_lane_loads_nothing_that_tunes() -> None:
+    code = "import sys, orchestrator.run.trial; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_a_process_comes_up_while_the_base_is_made_and_then_fine_tunes_are_handed_out(tmp_path: Path) -> None:

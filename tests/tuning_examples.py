@@ -12,7 +12,7 @@ import pytest
 
 from trainables import base_models, tiny_base
 from trainables.batches import template_source
-from trainables.finetune import FineTuneJob
+from trainables.job import FineTuneJob
 from trainables.parallel import Parallel
 from trainables.recipe import Recipe
 

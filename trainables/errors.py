@@ -26,6 +26,10 @@ class Unreachable(Exception):
     """A service gave no answer for longer than the patience with it lasts; later it may."""
 
 
+class LaneDied(Exception):
+    """The lane's workers are gone or do not answer; the job may be run again in another lane."""
+
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
 

@@ -30,31 +30,16 @@ from trainables.batches import (
 )
 from trainables.checkpoints import save_checkpoint, write_curve
 from trainables.errors import StepFailed, UserError
+from trainables.job import FineTuneJob
 from trainables.memory import Settled
 from trainables.model_shape import read_shape
-from trainables.parallel import Parallel
 from trainables.probe import probe_tokens
-from trainables.recipe import Recipe, checkpoint_name
-from trainables.spec import Spec, identity, runtime
+from trainables.recipe import checkpoint_name
 from trainables.tuning_model import load_for_tuning, load_tokenizer, tensors
 from trainables.world import World, gradient_norm, join_world, memory_of_its_own, settle, start_engine
 
 _REPORT_SECONDS = 0.3
 _NO_STATE = "none"
-
-
-class FineTuneJob(Spec):
-    """One fine-tune to run. Its key is computed by who asks; here only recipe and seed are identity by themselves."""
-
-    name: str = runtime(description="for people")
-    base: Path = runtime(description="prepared base folder")
-    examples: Path = runtime(description="parquet id, language, instruction, response; sorted by id, dev left out")
-    recipe: Recipe = identity()
-    seed: int = identity()
-    template: str = runtime(description="the template's text, or chat")
-    out: Path = runtime(description="the attempt's folder, nobody else's")
-    resume: bool = runtime(False, description="continue from the newest complete state in out")
-    parallel: Parallel = runtime(default_factory=Parallel)
 
 
 def finetune(job: FineTuneJob, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

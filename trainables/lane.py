@@ -26,8 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import EnvironmentProblem, StepFailed, UserError
-from trainables.finetune import FineTuneJob, finetune
+from trainables.errors import EnvironmentProblem, LaneDied, StepFailed, UserError
+from trainables.finetune import finetune
+from trainables.job import FineTuneJob
 from trainables.staging import Staging
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,6 @@ _ROOM_WITHIN = 10
 """Seconds after which a run that waits for room asks for it anew; no room is held for it in between."""
 _INFRASTRUCTURE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|CUDA (driver )?error", re.IGNORECASE)
 _KINDS: dict[str, type[Exception]] = {error.__name__: error for error in (StepFailed, UserError, EnvironmentProblem)}
-
-
-class LaneDied(Exception):
-    """The lane's workers are gone or do not answer; the job may be run again in another lane."""
 
 
 class Lane:

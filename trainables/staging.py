@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from trainables.finetune import FineTuneJob
+from trainables.job import FineTuneJob
 
 
 class Staging(Protocol):

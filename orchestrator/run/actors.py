@@ -8,6 +8,7 @@ that can be killed, which is the only reliable way to give its memory back. What
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from typing import Any, Literal
 
@@ -107,11 +108,12 @@ class EngineActor:
 
 @ray.remote
 class JudgeActor:
-    """One resident judge."""
+    """One resident judge. A paid one is made with two threads, so that it can be told to end."""
 
     def __init__(self, pulse: Any) -> None:
         self._judge: Any = None
         self._pulse = pulse
+        self._ending = threading.Event()
 
     def start(
         self, place: Place, spec: Any, base: str | None, engine: Any, settings: EngineSettings, secret: Any
@@ -131,4 +133,8 @@ class JudgeActor:
         return spec.label
 
     def compare(self, place: Place, job: ComparisonJob) -> None:
-        judging.compare(place, job, self._judge, Beat(self._pulse, job.step.key))
+        judging.compare(place, job, self._judge, Beat(self._pulse, job.step.key), self._ending.is_set)
+
+    def end(self) -> None:
+        """Ask nothing more; what was asked is waited for, and kept."""
+        self._ending.set()

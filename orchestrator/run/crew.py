@@ -250,12 +250,13 @@ class Crew:
         for role, number in decision.lacking:
             if (size := self._posts[role].size()) is not None and size.gpus:
                 wanted[size] += number
-        if not nodes.whole() and any(post.demand().left for post in self._posts.values()):
+        unknown = any(post.demand().left and post.size() is None for post in self._posts.values())
+        if not wanted and unknown and not any(nodes.free().values()):
             wanted[Size(gpus=1)] += 1  # how large the others are is known when there is a GPU to ask
         if self._growth is not None:
             self._growth.ask(wanted)
         now = time.monotonic()
-        if not wanted or any(member.seat for member in self._members.values()):
+        if not wanted or any(member.seat or member.taken for member in self._members.values()):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now

@@ -121,10 +121,19 @@ class Evaluation:
         return said
 
     def finish_paid(self) -> None:
-        """Wait for translations under way, which ask for nothing more by now: what they were sent is paid for."""
+        """Have nothing more sent, and wait for what was: that is paid for."""
+        judges = [judge for judge in self.crew.members(Role.JUDGE) if judge.call is not None]
+        for judge in judges if self.plan.sweep.judge.paid else []:
+            judge.actor.end.remote()
         deadline = time.monotonic() + FINISHES_WITHIN
-        while any(step.kind == "translation" for step in self._tasks.values()) and time.monotonic() < deadline:
+        while self._paid_for() and time.monotonic() < deadline:
             self.pump(0.5)
+
+    def _paid_for(self) -> bool:
+        """Whether requests are under way that cost something."""
+        translated = any(step.kind == "translation" for step in self._tasks.values())
+        judged = any(judge.call is not None for judge in self.crew.members(Role.JUDGE))
+        return translated or (judged and self.plan.sweep.judge.paid)
 
     def stop(self) -> None:
         """End who translates; engines and judges are the crew's."""
@@ -162,9 +171,9 @@ class Evaluation:
         return actor, actor.start.remote(self.place, self._engine_order(gpus_on(seat)))
 
     def _hire_judge(self, name: str, seat: Seat) -> tuple[Any, Any]:
-        options = {"num_cpus": self._cpus() / 2, **on_node(seat)}
-        actor: Any = JudgeActor.options(**options).remote(self.pulse)  # type: ignore[attr-defined]
         judge = self.plan.sweep.judge
+        options = {"num_cpus": self._cpus() / 2, "max_concurrency": 2 if judge.paid else 1, **on_node(seat)}
+        actor: Any = JudgeActor.options(**options).remote(self.pulse)  # type: ignore[attr-defined]
         base = self.plan.judge_base.key if self.plan.judge_base else None
         settings = EngineSettings(threads=self.threads, max_sequences=32, gpus=gpus_on(seat))
         engine = self.plan.sweep.runtime.engine
@@ -208,7 +217,7 @@ class Evaluation:
                 self.say(self.board.quarantined(cause))
                 self.board.lost(step, str(cause))
             elif isinstance(cause, BudgetReached):
-                self.over_budget = str(cause)
+                self.over_budget = self.over_budget or str(cause)
                 self.board.stopping.set()
                 self.board.lost(step, str(cause))
             elif isinstance(cause, Unreachable):

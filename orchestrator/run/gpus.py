@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import ray
@@ -22,8 +22,6 @@ from trainables.parallel import choose
 HEAD = "node:__internal_head__"
 LOOK_EVERY = 1.0
 """Seconds between two looks at what nodes there are."""
-OTHERS_WITHIN = 15.0
-"""Seconds after the first of them that other nodes have to say how much memory they have."""
 WEIGHTS_SHARE = 0.65
 """Of a GPU's memory, what an engine's weights may take; the rest is for what it keeps of its requests."""
 
@@ -67,24 +65,23 @@ class Nodes:
             self._free[node] = max(ours, int(gpus - others))
 
 
-def gpu_memory(nodes: Mapping[str, int], timeout: float = 120.0) -> tuple[float, float] | None:
-    """Bytes of the smallest GPU, and of main memory that is free beside it, over these nodes.
+def gpu_memory(nodes: Iterable[str], timeout: float = 120.0) -> list[tuple[float, float] | None]:
+    """What nodes say, each of which should have a GPU to spare: bytes of a GPU, and of main memory that is free beside.
 
-    None where no CUDA device answers in time; a node that does not, all of whose GPUs somebody else uses, is left out.
+    None of one without a CUDA device; one that does not answer in time is left out.
     """
     look = ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1)(_look)
     asked = [
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
     ]
-    ray.wait(asked, timeout=timeout)
-    answered, silent = ray.wait(asked, num_returns=len(asked), timeout=OTHERS_WITHIN)
+    answered, silent = ray.wait(asked, num_returns=len(asked), timeout=timeout)
     for one in silent:
         ray.cancel(one)
     found = []
     for one in answered:
         with contextlib.suppress(RayError):  # its node is gone
             found.append(ray.get(one))
-    return min((memory for memory in found if memory is not None), default=None)
+    return found
 
 
 def _look() -> tuple[float, float] | None:

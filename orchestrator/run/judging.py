@@ -124,11 +124,20 @@ def ledger_name(step: Step) -> str:
     return f"comparison-{step.family[:16]}"
 
 
-def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[int, int], None]) -> None:
+def compare(
+    place: Place,
+    job: ComparisonJob,
+    judge: Any,
+    progress: Callable[[int, int], None],
+    ending: Callable[[], bool] = lambda: False,
+) -> None:
     """Judge every instruction in both orders; verdicts that are published, or paid for, are taken as they are.
 
+    Args:
+        ending: whether a limit was reached elsewhere, so that nothing more is to be asked.
+
     Raises:
-        BudgetReached: the account's limit came first; what was judged is in the ledger.
+        BudgetReached: the account's limit came first, or ``ending``; what was judged is in the ledger.
     """
     store = place.open()
     started = time.monotonic()
@@ -137,7 +146,7 @@ def compare(place: Place, job: ComparisonJob, judge: Any, progress: Callable[[in
     ledger = ledger_of(store, job.step) if job.account else None
     made = {key: row for key, row in (ledger.read() if ledger else {}).items() if key not in published}
     missing = [call for call in calls if _key(call) not in published and _key(call) not in made]
-    made |= _ask(missing, store, job, judge, ledger, progress)
+    made |= _ask(missing, store, job, judge, ledger, progress, ending)
     verdicts = published | made
     new = [made[_key(call)] for call in calls if _key(call) in made]
     with attempt(store, job.step) as out:
@@ -174,6 +183,7 @@ def _ask(
     judge: Any,
     ledger: Ledger | None,
     progress: Callable[[int, int], None],
+    ending: Callable[[], bool],
 ) -> dict[str, Row]:
     """The verdicts on these calls, each in the ledger before it counts."""
     fresh: dict[str, Row] = {}
@@ -181,6 +191,8 @@ def _ask(
     def within_budget() -> None:
         if job.account and len(fresh) < len(calls):
             job.account.check(job.account.cost(fresh.values()))
+            if ending():
+                raise BudgetReached("paid work has cost what it may")
 
     def keep(verdict: Any) -> None:
         row = _row(verdict)

@@ -87,7 +87,7 @@ def run(
     progress = Progress(console, loaded.sweep.name)
     board = Board(steps, store, progress.change)
     recorder = Recorder(plan, store, board) if command == "run" else None
-    keeper = Keeper(plan, store)
+    keeper = Keeper(plan, store, progress.say)
     keeper.remember(loaded)
     outline.keep(plan, store)
     if recorder and not board.unfinished():

@@ -7,6 +7,7 @@ is in the store and a GPU has said how much memory it has; no GPU is held before
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from orchestrator.gpu_memory import check
 from orchestrator.identity import Step
@@ -18,6 +19,8 @@ from orchestrator.run.placement import Size
 from orchestrator.store import Corrupt
 from trainables.model_shape import ModelShape, read_shape
 
+ASKED = 3
+"""How often nodes with free GPUs may say nothing of their memory before it counts as unknown."""
 ALONE = Size(gpus=0, most=1)
 REFERENCES = Size(gpus=0, most=4)
 """Judges that only compare with a reference: a core each, on a cluster that has many."""
@@ -41,8 +44,8 @@ class Sizing:
         """
         self._plan, self._board, self._nodes, self._machine_needed, self._say = plan, board, nodes, machine_needed, say
         self._memory: tuple[float, float] | None = None
-        self._looked = False
-        self._shapes: dict[str, ModelShape | None] = {}
+        self._looked, self._silent = False, 0
+        self._shapes: dict[str, ModelShape] = {}
         self._lane: Size | None = None
         self._engine: Size | None = None
         self._judge: Size | None = None
@@ -62,7 +65,7 @@ class Sizing:
             waiting = sum(counts[state] for state in OPEN)
             gpus = gpus_of_lane(self._plan.sweep, shape, self._memory, nodes, waiting)
             self._lane = Size(gpus=gpus, together=False)
-            if shape is None or self._memory is None:
+            if self._memory is None:
                 self._say("Memory: no GPU said how much it has, so nothing was checked.")
             else:
                 host = self._memory[1] / min(gpus, max(nodes.values()))
@@ -77,10 +80,8 @@ class Sizing:
             return None
         if self._nodes is None:
             return ALONE
-        if self._engine is None and (nodes := self._there(self._plan.base)):
-            asked = self._plan.sweep.runtime.gpus_per_engine
-            shape = None if self._plan.sweep.runtime.engine == "transformers" else self._shapes[self._plan.base.key]
-            self._engine = Size(gpus=gpus_of_engine(asked, "gpus_per_engine", shape, self._memory, nodes))
+        if self._engine is None:
+            self._engine = self._answering(self._plan.base, "gpus_per_engine")
         return self._engine
 
     def judge(self) -> Size | None:
@@ -94,29 +95,49 @@ class Sizing:
             return None
         if self._nodes is None or base is None:
             return REFERENCES if self._nodes is not None and plan.sweep.judge.kind == "reference" else ALONE
-        if self._judge is None and (nodes := self._there(base)):
-            shape = None if plan.sweep.runtime.engine == "transformers" else self._shapes[base.key]
-            asked = plan.sweep.runtime.gpus_per_judge
-            self._judge = Size(gpus=gpus_of_engine(asked, "gpus_per_judge", shape, self._memory, nodes))
+        if self._judge is None:
+            self._judge = self._answering(base, "gpus_per_judge")
         return self._judge
 
-    def _there(self, base: Step) -> Mapping[str, int]:
-        """The GPUs, once the model is there and the memory was looked at; nothing before."""
+    def _answering(self, base: Step, setting: Literal["gpus_per_engine", "gpus_per_judge"]) -> Size | None:
+        """Of an engine or judge; one of transformers takes the one GPU that it is loaded to, whatever its shape."""
+        runtime = self._plan.sweep.runtime
+        shaped = runtime.engine != "transformers"
+        if not (nodes := self._there(base, shaped)):
+            return None
+        shape = self._shapes[base.key] if shaped else None
+        return Size(gpus=gpus_of_engine(getattr(runtime, setting), setting, shape, self._memory, nodes))
+
+    def _there(self, base: Step, shaped: bool = True) -> Mapping[str, int]:
+        """The GPUs, once the model is there (and its shape known) and the memory was looked at; nothing before."""
         assert self._nodes is not None
         nodes = self._nodes.whole()
-        if not nodes or self._board.state(base) is not State.DONE or not self._read(base):
+        if not nodes or self._board.state(base) is not State.DONE or (shaped and not self._read(base)):
             return {}
-        if not self._looked:
-            self._memory, self._looked = gpu_memory(nodes), True
-        return nodes
+        return nodes if self._looked or self._look(self._nodes.free()) else {}
+
+    def _look(self, free: Mapping[str, int]) -> bool:
+        """Ask the nodes that have GPUs to spare how much memory there is; False when it is to be asked again."""
+        if not (asked := [node for node, gpus in free.items() if gpus]):
+            return False
+        said = gpu_memory(asked)
+        self._silent += not said
+        if not said and self._silent < ASKED:
+            self._say("No machine said how much memory its GPUs have; asking again.")
+            return False
+        self._memory, self._looked = min((memory for memory in said if memory is not None), default=None), True
+        return True
 
     def _read(self, base: Step) -> bool:
         """Read a model's shape; False when it has to be made again first."""
         if base.key not in self._shapes:
             store = self._board.store
             entry = store.find("base", base.key)
+            if entry is None:
+                self._board.reopen()
+                return False
             try:
-                self._shapes[base.key] = read_shape(store.use(entry, weights=False)) if entry else None
+                self._shapes[base.key] = read_shape(store.use(entry, weights=False))
             except Corrupt as spoiled:
                 self._say(self._board.quarantined(spoiled))
                 return False

@@ -23,9 +23,8 @@ from orchestrator.run.jobs import Place, entry_of, training_rows
 from orchestrator.storage import StorageAway, TakenOver
 from orchestrator.storage.base import as_json
 from orchestrator.store import Corrupt, Store
-from trainables.errors import EnvironmentProblem, StepFailed, UserError
-from trainables.finetune import FineTuneJob
-from trainables.lane import LaneDied
+from trainables.errors import EnvironmentProblem, LaneDied, StepFailed, UserError
+from trainables.job import FineTuneJob
 
 MIXTURE_FILE = "mixture.parquet"
 EXAMPLES_FILE = "examples.parquet"

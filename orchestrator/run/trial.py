@@ -20,7 +20,8 @@ from orchestrator.identity import Step
 from orchestrator.run.jobs import Place
 from orchestrator.run.placement import Seat
 from orchestrator.run.staging import EXAMPLES_FILE
-from trainables.errors import EnvironmentProblem, StepFailed, UserError
+from trainables.errors import EnvironmentProblem, LaneDied, StepFailed, UserError
+from trainables.job import FineTuneJob
 from trainables.parallel import Parallel
 from trainables.staging import Staging
 
@@ -122,8 +123,6 @@ class FineTuneTrial(tune.Trainable):
         return {"done": True}
 
     def _next(self) -> dict[str, Any]:
-        from trainables.lane import LaneDied
-
         try:
             if self._lane is None:
                 self._begin(self._steps[self._key])
@@ -145,9 +144,6 @@ class FineTuneTrial(tune.Trainable):
 
     def _begin(self, step: Step) -> None:
         """Hand the fine-tune to the lane, by names: its workers may be on other machines."""
-        from trainables.finetune import FineTuneJob
-        from trainables.lane import LaneDied
-
         settings = self._settings
         job = FineTuneJob(
             name=step.name,
@@ -172,8 +168,6 @@ class FineTuneTrial(tune.Trainable):
         Raises:
             LaneDied: its owner is gone; or what the lane raises.
         """
-        from trainables.lane import LaneDied
-
         try:
             return ray.get(answer)
         except RayTaskError as problem:

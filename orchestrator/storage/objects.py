@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from orchestrator.identity import folder_of
 from orchestrator.storage import confined
 from orchestrator.storage.base import (
     Attempt,
@@ -186,7 +187,8 @@ class ObjectStore(Bucket, Storage):
         manifest = parsed(content)
         if not sound(manifest, kind, PurePosixPath(name).stem):
             return None
-        folder, data = f"{manifest.get('name')}-{manifest['key'][:16]}", PurePosixPath(str(manifest.get("data", "")))
+        folder = folder_of(str(manifest.get("name")), manifest["key"])
+        data = PurePosixPath(str(manifest.get("data", "")))
         place = PurePosixPath(kind, folder)
         whole = confined.plain(folder) and confined.plain(data.name) and data.parent == place
         return Entry(place, manifest) if whole else None
@@ -237,16 +239,18 @@ class ObjectStore(Bucket, Storage):
         about, saved = notes["about"], notes["saved"]
         prefix = "/".join((about["kind"], *_split(attempt.name)))
         now = {name: _stamp(attempt / name) for name in names}
-        record = {**about, "attempt": attempt.name, "files": saved}
-        if not saved:
-            self.write(_record_name(attempt.name), as_json(record))
-        elif (parsed(self.read(_record_name(attempt.name))) or {}).get("session") != about["session"]:
-            raise TakenOver(attempt.name)
+        record, record_name = {**about, "attempt": attempt.name, "files": saved}, _record_name(attempt.name)
+        old = as_json(record)
+        if saved or not self.create(record_name, old):
+            old = self.read(record_name) or b""
+            if (parsed(old) or {}).get("session") != about["session"]:
+                raise TakenOver(attempt.name)
         fresh = [name for name, stamp in now.items() if stamp is not None and stamp != saved.get(name)]
         self._each(fresh, lambda name: self._upload(attempt / name, f"{prefix}/{name}"))
         if any(_stamp(attempt / name) != stamp for name, stamp in now.items()):
             return False  # what was uploaded before stays what counts
-        self.write(_record_name(attempt.name), as_json({**record, "files": now}))
+        if not self.replace(record_name, old, as_json({**record, "files": now})):
+            raise TakenOver(attempt.name)  # while it was uploaded
         write_json(_beside(attempt), {"about": about, "saved": now})
         self.remove(*(f"{prefix}/{name}" for name in saved.keys() - now.keys()))
         return True
