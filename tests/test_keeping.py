@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,5 +51,18 @@ def test_nothing_goes_while_a_sweep_cannot_be_worked_out_and_that_is_said_once(s
     scores.sweep()
     assert kept(store) == before != []
     (sentence,) = said
-    assert sentence.startswith("runtime.keep: scores frees nothing: ")
-    assert sentence.endswith("or remove sweeps/other-0123456789abcdef.json from the store.")
+    assert sentence.startswith("runtime.keep: scores frees nothing: sweeps/other-0123456789abcdef.json does not say")
+
+
+def test_a_sweep_whose_inputs_are_gone_by_now_wants_what_it_wanted(small: Path, store: Store) -> None:
+    before = kept(store)
+    keeper(small, store, "all", "theirs")
+    (asked,) = (store.root / "sweeps").glob("theirs-*.json")
+    told = json.loads(asked.read_text())
+    asked.write_text(json.dumps({**told, "base": "/nowhere/at/all"}))
+    scores = keeper(small, store, "scores")
+    scores.sweep()
+    assert kept(store) == before != []
+    asked.unlink()
+    scores.sweep()
+    assert kept(store) == []

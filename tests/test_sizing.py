@@ -41,6 +41,7 @@ class Room:
     """A sweep whose base is in the store, on a cluster."""
 
     def __init__(self, folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+        folder.mkdir(exist_ok=True)
         sweep = folder / "small.yaml"
         sweep.write_text(SMALL)
         self.plan, self.store = Plan(load(str(sweep), overrides)), Store(folder / "store")
