@@ -2,7 +2,7 @@
 
 ``all`` keeps every checkpoint, ``best`` the selected one, ``scores`` none once a model's planned response sets are
 there; responses, verdicts and scores always stay. A checkpoint goes only when every sweep that was ever run on the
-store, and has that model, lets it go. Optimizer state is gone before a fine-tune is published.
+store, and has that model, lets it go; of each, its last run counts. Optimizer state is gone before a fine-tune is published.
 
 This module frees weights and abandoned attempts; it must never remove anything else.
 """
@@ -13,8 +13,8 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from orchestrator.cost import human_bytes, still_needed
 from orchestrator.identity import KEY_SCHEMA, Step, key_of
 from orchestrator.plan import Model, Plan
-from orchestrator.storage.base import as_json, parsed
+from orchestrator.storage.base import as_json
 from orchestrator.store import Entry, Store
-from orchestrator.store_index import KEY, read_table
+from orchestrator.store_index import KEY, parse_table
 from orchestrator.sweep import Keep, LoadedSweep, Sweep
 from trainables.errors import EnvironmentProblem, UserError
 from trainables.recipe import checkpoint_name, checkpoints_among
@@ -48,14 +48,66 @@ class _Wish:
     """Its response sets."""
 
 
-_DIGITS = 8
-"""Of a digest, at the end of the name of a file of wishes."""
-_Wishes = dict[str, list[_Wish]]
+_Wishes = Mapping[str, list[_Wish]]
 """Of one sweep, by the keys of fine-tunes."""
 _SCHEMA = pa.schema(
-    [("fine_tune", KEY), ("selection", KEY), ("sets", pa.list_(pa.field("element", KEY)))],
+    [("fine_tune", KEY), ("keep", pa.string()), ("selection", KEY), ("sets", pa.list_(pa.field("element", KEY)))],
     metadata={"key_schema": str(KEY_SCHEMA), "wishes": "1"},
 )
+
+
+class _Sweeps:
+    """What the sweeps that were run on a store want of it.
+
+    Beside a sweep, ``NAME-<16 hex>.json``, lie its wishes, ``NAME-<16 hex>.<8 hex>.parquet``: its inputs may be gone
+    when others ask. The last run of a sweep, by whatever rule, replaces what it wanted before.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._storage = store.storage
+        self._read: dict[str, _Wishes | None] = {}
+        """By file; None of one that is not understood."""
+        self.unknown: list[str] = []
+        """Sweeps that do not say what they want, at the last look."""
+
+    def remember(self, plan: Plan) -> None:
+        asked = plan.sweep.model_dump(mode="json")
+        same = key_of({name: value for name, value in asked.items() if name != "runtime"})
+        sweep = f"sweeps/{plan.sweep.name}-{same[:16]}"
+        written = pa.BufferOutputStream()
+        pq.write_table(_wishes_of(plan), written, compression="zstd", write_page_checksum=True)
+        wishes = written.getvalue().to_pybytes()
+        ours = f"{sweep}.{hashlib.sha256(wishes).hexdigest()[:8]}.parquet"
+        self._storage.write(ours, wishes)
+        self._storage.write(f"{sweep}.json", as_json(asked))
+        self._storage.remove(*(part for part in self._parts().get(sweep, ()) if part != ours))
+
+    def look(self) -> list[_Wishes]:
+        """Everything that is wanted. One listing, and the files that are new since the last look."""
+        self.unknown, known = [], []
+        for sweep, parts in self._parts().items():
+            wishes = [self._wishes(part) for part in parts]
+            if not wishes or None in wishes:
+                self.unknown.append(f"{sweep}.json")
+            known += [one for one in wishes if one is not None]
+        return known
+
+    def _parts(self) -> dict[str, list[str]]:
+        """The files of wishes, by sweep."""
+        names = self._storage.names("sweeps")
+        parts: dict[str, list[str]] = {name.removesuffix(".json"): [] for name in names if name.endswith(".json")}
+        for name in names:
+            if name.endswith(".parquet") and (sweep := name.rsplit(".", 2)[0]) in parts:
+                parts[sweep].append(name)
+        return parts
+
+    def _wishes(self, part: str) -> _Wishes | None:
+        if part not in self._read:
+            content = self._storage.read(part)
+            if content is None:
+                return None  # replaced at this moment
+            self._read[part] = _wishes_in(content)
+        return self._read[part]
 
 
 class Keeper:
@@ -63,18 +115,12 @@ class Keeper:
 
     def __init__(self, plan: Plan, store: Store, say: Callable[[str], None]) -> None:
         self.plan, self.store, self._say = plan, store, say
-        self._read: dict[str, tuple[list[str], _Wishes]] = {}
+        self._sweeps = _Sweeps(store)
         self._said: set[str] = set()
 
-    def remember(self, loaded: LoadedSweep) -> None:
-        """Keep the sweep, and the keys of its models, beside its results: its inputs may be gone when others ask."""
-        asked = loaded.sweep.model_dump(mode="json")
-        name = f"sweeps/{loaded.sweep.name}-{key_of(asked)[:16]}"
-        written = pa.BufferOutputStream()
-        pq.write_table(_wishes_of(self.plan), written, compression="zstd", write_page_checksum=True)
-        wishes = written.getvalue().to_pybytes()
-        self.store.storage.create(f"{name}.{hashlib.sha256(wishes).hexdigest()[:_DIGITS]}.parquet", wishes)
-        self.store.storage.create(f"{name}.json", as_json(asked))
+    def remember(self) -> None:
+        """Keep the sweep, and what it wants, beside its results; before it is looked at what is there."""
+        self._sweeps.remember(self.plan)
 
     def check_room(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -82,7 +128,7 @@ class Keeper:
         Raises:
             EnvironmentProblem: with what is needed and what is free.
         """
-        needed = still_needed(self.plan, self.store, None if self._known() else "all")
+        needed = still_needed(self.plan, self.store, None if self._frees() else "all")
         free = self.store.storage.free_bytes()
         if needed is not None and free is not None and needed > free:
             raise EnvironmentProblem(
@@ -100,22 +146,21 @@ class Keeper:
         self._free(self.plan.models)
 
     def _free(self, models: Iterable[Model]) -> None:
-        if known := self._known():
-            for model in models:
-                if model.fine_tune is not None:
-                    list(_free(model.fine_tune.key, known, self.store, dry_run=False))
+        if self._frees():
+            keys = [model.fine_tune.key for model in models if model.fine_tune is not None]
+            collections.deque(_freed(keys, self._sweeps, self.store, dry_run=False), maxlen=0)
 
-    def _known(self) -> list[_Wishes]:
-        """Of all sweeps of the store; none where nothing may be freed, and why is said once."""
+    def _frees(self) -> bool:
+        """Whether anything may be freed; where the rule would have it and it may not, why is said once."""
         rule = self.plan.sweep.runtime.keep
         if rule == "all":
-            return []
-        known, unknown = _wishes_in(self.store, self._read)
-        for name in unknown:
+            return False
+        self._sweeps.look()
+        for name in self._sweeps.unknown:
             if name not in self._said:
                 self._said.add(name)
                 self._say(f"runtime.keep: {rule} frees nothing: {_unknown(name)}")
-        return [] if unknown else known
+        return not self._sweeps.unknown
 
 
 def remembered(store: Store) -> Iterator[tuple[str, Plan | None]]:
@@ -127,11 +172,10 @@ def remembered(store: Store) -> Iterator[tuple[str, Plan | None]]:
 
 def collect(store: Store, dry_run: bool, say: Callable[[str], None]) -> tuple[list[Freed], list[str]]:
     """What `pinch gc` does: (what was or would be freed, sentences about what was passed over)."""
-    known, unknown = _wishes_in(store, {})
-    notes = [f"No checkpoint is removed: {_unknown(name)}" for name in unknown]
-    freed: list[Freed] = []
-    for key in sorted(set().union(*known)) if not unknown else ():
-        freed += _free(key, known, store, dry_run)
+    sweeps = _Sweeps(store)
+    keys = sorted({key for wishes in sweeps.look() for key in wishes})
+    notes = [f"No checkpoint is removed: {_unknown(name)}" for name in sweeps.unknown]
+    freed = list(_freed(keys, sweeps, store, dry_run))
     for attempt in store.abandoned(
         lambda seconds: say(f"Looking for {seconds:.0f} s whether sessions on other machines are still there.")
     ):
@@ -153,6 +197,7 @@ def _wishes_of(plan: Plan) -> pa.Table:
     rows = [
         {
             "fine_tune": bytes.fromhex(model.fine_tune.key),
+            "keep": plan.sweep.runtime.keep,
             "selection": bytes.fromhex(model.weights.key),
             "sets": [bytes.fromhex(step.key) for step in plan.sets_of(model)],
         }
@@ -162,67 +207,48 @@ def _wishes_of(plan: Plan) -> pa.Table:
     return pa.Table.from_pylist(rows, _SCHEMA)
 
 
-def _wishes_in(store: Store, read: dict[str, tuple[list[str], _Wishes]]) -> tuple[list[_Wishes], list[str]]:
-    """What the sweeps that were run on a store want, and the names of those of which that is not known.
-
-    Args:
-        read: what was read before, by the names of sweeps; it is added to.
-    """
-    names = store.storage.names("sweeps")
-    tables: dict[str, list[str]] = {name: [] for name in names if name.endswith(".json")}
-    for name in names:
-        sweep = f"{name.removesuffix('.parquet')[: -_DIGITS - 1]}.json"
-        if name.endswith(".parquet") and sweep in tables:
-            tables[sweep].append(name)
-    unknown = []
-    for sweep, parts in tables.items():
-        if sweep in read and read[sweep][0] == parts:
-            continue
-        if (wishes := _wishes(store, sweep, parts)) is None:
-            unknown.append(sweep)
-        else:
-            read[sweep] = parts, wishes
-    return [wishes for name, (_, wishes) in read.items() if name in tables], unknown
-
-
-def _wishes(store: Store, sweep: str, parts: list[str]) -> _Wishes | None:
-    asked = parsed(store.storage.read(sweep)) or {}
-    runtime = asked.get("runtime")
-    rule: Any = runtime.get("keep") if isinstance(runtime, dict) else None
-    tables = [read_table(store.storage, part, _SCHEMA) for part in parts]
-    if rule not in get_args(Keep) or not tables:
+def _wishes_in(content: bytes) -> _Wishes | None:
+    table = parse_table(content, _SCHEMA)
+    if table is None or not set(table["keep"].unique().to_pylist()) <= set(get_args(Keep)):
         return None
-    wishes: _Wishes = collections.defaultdict(list)
-    for table in tables:
-        if table is None:
-            return None
-        for row in table.to_pylist():
-            wish = _Wish(rule, row["selection"].hex(), tuple(key.hex() for key in row["sets"]))
-            wishes[row["fine_tune"].hex()].append(wish)
+    wishes: dict[str, list[_Wish]] = collections.defaultdict(list)
+    for row in table.to_pylist():
+        wish = _Wish(row["keep"], row["selection"].hex(), tuple(key.hex() for key in row["sets"]))
+        wishes[row["fine_tune"].hex()].append(wish)
     return wishes
 
 
 def _unknown(name: str) -> str:
-    return f"{name} does not say what it wants of the store; run that sweep again, or remove its file from the store."
+    return (
+        f"{name} does not say what it wants of the store (damaged, or of another version of Pinch); run that sweep "
+        "again, or remove the file from the store."
+    )
 
 
-def _free(key: str, known: list[_Wishes], store: Store, dry_run: bool) -> Iterator[Freed]:
-    entry = store.find("fine_tune", key)
-    if entry is None:
-        return
-    wanted: set[str] = set()
-    for wishes in known:
-        for wish in wishes.get(key, ()):
-            wanted |= _wanted(wish, store, entry)
-    files = entry.manifest["files"]
-    unwanted = set(checkpoints_among(files)) - wanted
-    gone = [name for name in files if name.split("/")[0] in unwanted]
-    if gone:
-        size = sum(files[name]["bytes"] for name in gone)
-        if not dry_run:
+def _freed(keys: Iterable[str], sweeps: _Sweeps, store: Store, dry_run: bool) -> Iterator[Freed]:
+    """Free what nobody wants of these fine-tunes; nothing while a sweep does not say what it wants."""
+    known = sweeps.look()
+    for key in keys:
+        entry = store.find("fine_tune", key)
+        if entry is None or sweeps.unknown:
+            continue
+        gone = _unwanted(entry, known, store)
+        if gone and not dry_run:
+            known = sweeps.look()  # another may have begun
+            gone = [] if sweeps.unknown else _unwanted(entry, known, store)
             store.free(entry, gone)
-        folders = ", ".join(sorted({name.split("/")[0] for name in gone}))
-        yield Freed(f"{entry.place}: {folders}", size)
+        if gone:
+            folders = ", ".join(sorted({name.split("/")[0] for name in gone}))
+            yield Freed(f"{entry.place}: {folders}", sum(entry.manifest["files"][name]["bytes"] for name in gone))
+
+
+def _unwanted(entry: Entry, known: Iterable[_Wishes], store: Store) -> list[str]:
+    """The files of a fine-tune's checkpoints that no sweep wants."""
+    checkpoints = set(checkpoints_among(entry.manifest["files"]))
+    for wishes in known:
+        for wish in wishes.get(entry.key, ()):
+            checkpoints -= _wanted(wish, store, entry)
+    return [name for name in entry.manifest["files"] if name.split("/")[0] in checkpoints]
 
 
 def _wanted(wish: _Wish, store: Store, entry: Entry) -> set[str]:

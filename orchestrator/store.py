@@ -346,6 +346,10 @@ class Store:
         """Take a result that does not hold out of the way, with the reason beside it."""
         self._quarantine(entry.place, reason, entry)
 
+    def distrust(self, step: Step) -> None:
+        """Take out of the way what lies in a step's place and is no result."""
+        self._quarantine(PurePosixPath(step.kind, step.folder), "it is no result", None)
+
     def _quarantine(self, place: PurePosixPath, reason: str, entry: Entry | None) -> None:
         """The same for what may have no manifest."""
         self.storage.quarantine(place, reason, entry)

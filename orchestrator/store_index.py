@@ -165,10 +165,18 @@ def read_table(storage: Storage, name: str, schema: pa.Schema) -> pa.Table | Non
     """What :func:`write_table` put down, or None where there is nothing, it is damaged, or of another version."""
     try:
         content = storage.read(name)
-        table = None if content is None else pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except OSError:
+        return None
+    return None if content is None else parse_table(content, schema)
+
+
+def parse_table(content: bytes, schema: pa.Schema) -> pa.Table | None:
+    """A Parquet file's table, or None where it is damaged or of another schema."""
+    try:
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
-    return table if table is not None and table.schema.equals(schema, check_metadata=True) else None
+    return table if table.schema.equals(schema, check_metadata=True) else None
 
 
 def _read(storage: Storage, name: str) -> pa.Table:

@@ -62,7 +62,8 @@ class Work:
         self.demands = {role: Demand() for role in gpus}
         self.sound = True
         self.given_up: list[str] = []
-        self.crew = Crew(nodes, lambda sentence: None)
+        self.said: list[str] = []
+        self.crew = Crew(nodes, lambda sentence: self.said.append(sentence) if "Waiting" in sentence else None)
         for role, count in gpus.items():
             self.crew.add(role, self._post(role, count))
 
@@ -178,8 +179,13 @@ def test_nobody_gives_up_waiting_for_gpus_while_something_here_works_without(
     busy_until = time.monotonic() + 2
     work.until(lambda: time.monotonic() > busy_until)
     work.crew.give_back(judge)
+    for _ in range(10):
+        work.crew.settle(busy=True)
+        time.sleep(0.2)
+    assert not work.said
     with pytest.raises(EnvironmentProblem, match="no room on the cluster's GPUs"):
         work.until(lambda: False)
+    assert len(work.said) == 1
     work.crew.stop(patience=5)
 
 

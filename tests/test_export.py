@@ -362,7 +362,7 @@ def test_a_checkpoint_that_the_keep_rule_freed_is_said_to_be_gone(base: Path, tm
     room = _tuned(base, "full", tmp_path)
     keeping = Plan(load(str(room.sweep), ["runtime.keep=scores"]))
     keeper = Keeper(keeping, room.store, lambda sentence: None)
-    keeper.remember(keeping.loaded)
+    keeper.remember()
     keeper.sweep()
     with pytest.raises(UserError, match=r"was freed by the rule runtime.keep: scores.*runtime.keep=best"):
         export(keeping, room.store, MODEL, tmp_path / "model")

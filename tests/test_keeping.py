@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.store import Entry, Store
 from orchestrator.sweep import load
 from tests.page_example import finished_store
 
@@ -26,7 +26,7 @@ def kept(store: Store) -> list[Path]:
 def keeper(sweep: Path, store: Store, rule: str, name: str = "small", said: list[str] | None = None) -> Keeper:
     plan = Plan(load(str(sweep), [f"runtime.keep={rule}", f"name={name}"]))
     found = Keeper(plan, store, (said if said is not None else []).append)
-    found.remember(plan.loaded)
+    found.remember()
     return found
 
 
@@ -66,3 +66,37 @@ def test_a_sweep_whose_inputs_are_gone_by_now_wants_what_it_wanted(small: Path, 
     asked.unlink()
     scores.sweep()
     assert kept(store) == []
+
+
+def test_the_last_run_of_a_sweep_says_what_it_wants(small: Path, store: Store) -> None:
+    keeper(small, store, "all")
+    keeper(small, store, "scores").sweep()
+    assert kept(store) == []
+    assert len(list((store.root / "sweeps").glob("*.parquet"))) == 1
+
+
+def test_damaged_wishes_are_mended_by_the_sweep_that_has_them(small: Path, store: Store) -> None:
+    keeper(small, store, "scores", "theirs")
+    (wishes,) = (store.root / "sweeps").glob("theirs-*.parquet")
+    wishes.write_bytes(wishes.read_bytes()[:-9])
+    before, said = kept(store), []
+    keeper(small, store, "scores", said=said).sweep()
+    assert kept(store) == before
+    assert len(said) == 1
+    keeper(small, store, "scores", "theirs").sweep()
+    assert kept(store) == []
+
+
+def test_a_sweep_that_begins_while_others_free_keeps_what_it_wants(
+    small: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, find, begun = keeper(small, store, "scores"), store.find, []
+
+    def begins(kind: str, key: str) -> Entry | None:
+        if kind == "selection" and not begun:
+            begun.append(keeper(small, store, "best", "later"))
+        return find(kind, key)
+
+    monkeypatch.setattr(store, "find", begins)
+    scores.sweep()
+    assert len(kept(store)) == len({path.parent for path in kept(store)}) == len(list(store.root.glob("fine_tune/*")))

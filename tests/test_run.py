@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.keeping import Keeper
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.sweep import load
@@ -185,10 +186,7 @@ def test_gc_frees_what_the_keep_rule_allows_and_scores_stay(done: tuple[Path, Pa
     sweep, store, _ = done
     assert "0 B would be freed" in pinch("gc", "--store", store, "--dry-run").stderr
     before = pinch("scores", sweep, "--store", store).stdout
-    for path in (store / "sweeps").glob("*.json"):
-        asked = json.loads(path.read_text())
-        asked["runtime"]["keep"] = "best"
-        path.write_text(json.dumps(asked))
+    Keeper(Plan(load(str(sweep), ["runtime.keep=best"])), Store(store), lambda sentence: None).remember()
     dry = pinch("gc", "--store", store, "--dry-run").stderr
     assert "checkpoint-" in dry
     assert len(list(store.glob("fine_tune/*/checkpoint-*"))) == 6

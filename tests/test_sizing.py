@@ -46,11 +46,13 @@ class Room:
         sweep.write_text(SMALL)
         self.plan, self.store = Plan(load(str(sweep), overrides)), Store(folder / "store")
         self.store.create()
-        self.store.publish(self.plan.base, self.store.attempt(self.plan.base), {})
+        attempt = self.store.attempt(self.plan.base)
+        (attempt / "config.json").write_text("{}")
+        self.store.publish(self.plan.base, attempt, {})
         self.board = Board(self.plan.steps, self.store, lambda step, state: None)
         self.said: list[str] = []
         monkeypatch.setattr(sizing, "gpu_memory", cluster.gpu_memory)
-        self.sizing = Sizing(self.plan, self.board, cluster.nodes(), lambda: False, self.said.append)  # type: ignore[arg-type]
+        self.sizing = Sizing(self.plan, self.board, cluster.nodes(), self.said.append)  # type: ignore[arg-type]
 
     def no_shape(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refused(folder: Path) -> None:
@@ -106,3 +108,13 @@ def test_a_base_that_is_gone_by_now_is_made_again(tmp_path: Path, monkeypatch: p
     room.store.quarantine(entry, "spoiled by another session's word")
     assert room.sizing.engine() is None
     assert room.board.state(room.plan.base) is State.TODO
+
+
+def test_what_is_left_of_a_base_is_put_aside_and_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path, Cluster(a=4), monkeypatch, "runtime.engine=vllm")
+    (room.store.root / "base" / room.plan.base.folder / "config.json").write_text("")
+    assert room.sizing.engine() is None
+    assert room.board.state(room.plan.base) is State.TODO
+    assert list((room.store.root / "quarantine").glob("base-*"))

@@ -103,7 +103,10 @@ class Crew:
             growth: where the cluster grows when it is asked to.
         """
         self._nodes, self._say, self._growth = nodes, say, growth
+        self.held_back: Callable[[], bool] = lambda: False
+        """Whether nobody may be started, because the machines are needed otherwise."""
         self._waiting_since: float | None = None
+        self._said_waiting = False
         if nodes is not None:
             nodes.held = self.held
         self._posts: dict[Role, Post] = {}
@@ -138,8 +141,12 @@ class Crew:
                 held[node] = held.get(node, 0) + gpus
         return held
 
-    def settle(self) -> None:
-        """Look at who comes up, then end and start as is decided."""
+    def settle(self, busy: bool = False) -> None:
+        """Look at who comes up, then end and start as is decided.
+
+        Args:
+            busy: the run is at work without workers of the crew, so that nobody waits for GPUs in vain.
+        """
         with self._lock:
             for member in self.members():
                 if not member.taken and self.on_lost_node(member):
@@ -160,7 +167,7 @@ class Crew:
             for role, seat in decision.start:
                 self._start(role, seat)
             if self._nodes is not None:
-                self._wait_for_nodes(self._nodes, decision)
+                self._wait_for_nodes(self._nodes, decision, busy)
 
     def take(self, role: Role) -> Member | None:
         """A worker that is up, idle, and to stay: the caller's until it is given back."""
@@ -215,7 +222,8 @@ class Crew:
 
     def _decide(self) -> Decision:
         nodes = self._nodes.free() if self._nodes else {}
-        sizes = {role: size for role, post in self._posts.items() if (size := post.size()) is not None}
+        posts = {} if self.held_back() else self._posts
+        sizes = {role: size for role, post in posts.items() if (size := post.size()) is not None}
         demands = {}
         for role, post in self._posts.items():
             demand = post.demand()
@@ -240,7 +248,7 @@ class Crew:
         actor, ready = self._posts[role].hire(name, seat)
         self._members[name] = Member(name, role, seat, actor, ready, time.monotonic())
 
-    def _wait_for_nodes(self, nodes: Nodes, decision: Decision) -> None:
+    def _wait_for_nodes(self, nodes: Nodes, decision: Decision, busy: bool) -> None:
         """Ask a cluster that grows for what there is no room for; wait for one that does not, but not for ever.
 
         Raises:
@@ -250,16 +258,21 @@ class Crew:
         for role, number in decision.lacking:
             if (size := self._posts[role].size()) is not None and size.gpus:
                 wanted[size] += number
-        unknown = any(post.demand().left and post.size() is None for post in self._posts.values())
-        if not wanted and unknown and not any(nodes.free().values()):
+        unknown = any(post.demand().ready and post.size() is None for post in self._posts.values())
+        if not wanted and unknown and not self.held_back() and not any(nodes.free().values()):
             wanted[Size(gpus=1)] += 1  # how large the others are is known when there is a GPU to ask
         if self._growth is not None:
             self._growth.ask(wanted)
         now = time.monotonic()
-        if not wanted or any(member.seat or member.taken for member in self._members.values()):
+        if not wanted:
+            self._waiting_since, self._said_waiting = None, False
+        elif busy or any(member.seat or member.taken for member in self._members.values()):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
+            if self._said_waiting:
+                return
+            self._said_waiting = True
             needs = " or ".join(str(size.gpus) for size in wanted)
             free, whole = sum(nodes.free().values()), sum(nodes.whole().values())
             self._say(f"Waiting for GPUs: {needs} in one place are needed; {free} of the cluster's {whole} are free.")

@@ -74,7 +74,7 @@ class Evaluation:
     def pump(self, timeout: float) -> None:
         """Start what can start, then wait up to ``timeout`` seconds for something to end."""
         self._start_inputs()
-        self.crew.settle()
+        self.crew.settle(busy=bool(self._tasks))
         for role in (Role.ENGINE, Role.JUDGE):
             while (worker := self.crew.take(role)) and self._feed(worker):
                 pass

@@ -85,10 +85,10 @@ def run(
         for step in steps:
             store.forget_failure(step.key)
     progress = Progress(console, loaded.sweep.name)
+    keeper = Keeper(plan, store, progress.say)
+    keeper.remember()
     board = Board(steps, store, progress.change)
     recorder = Recorder(plan, store, board) if command == "run" else None
-    keeper = Keeper(plan, store, progress.say)
-    keeper.remember(loaded)
     outline.keep(plan, store)
     if recorder and not board.unfinished():
         try:
@@ -197,14 +197,15 @@ def _work(
         crew = Crew(nodes, progress.say, growth=Growth() if room.grows else None)
         tuning = Tuning(plan, board, settings, crew, heard)
         evaluation = Evaluation(plan, board, place, crew, progress.say, shares.engine_threads)
-        sizing = Sizing(plan, board, nodes, lambda: evaluation.translators.need_the_machine, progress.say)
+        crew.held_back = lambda: evaluation.translators.need_the_machine
+        sizing = Sizing(plan, board, nodes, progress.say)
         for role, post in {Role.LANE: tuning.post(sizing.lane), **evaluation.posts(sizing)}.items():
             if board.has(*KINDS[role]):  # translating has no fine-tunes, and no base to know the size of one from
                 crew.add(role, post)
         recorded = 0
         try:
             while board.unfinished():
-                if not tuning.started and board.unfinished("fine_tune") and sizing.lane() is not None:
+                if not (tuning.started or crew.held_back()) and board.unfinished("fine_tune") and sizing.lane():
                     tuning.start()
                 if board.stopped:
                     return

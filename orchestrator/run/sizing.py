@@ -34,15 +34,13 @@ class Sizing:
         plan: Plan,
         board: Board,
         nodes: Nodes | None,
-        machine_needed: Callable[[], bool],
         say: Callable[[str], None],
     ) -> None:
         """
         Args:
             nodes: None where the run uses no GPUs.
-            machine_needed: whether a translator of one's own needs the machine for itself.
         """
-        self._plan, self._board, self._nodes, self._machine_needed, self._say = plan, board, nodes, machine_needed, say
+        self._plan, self._board, self._nodes, self._say = plan, board, nodes, say
         self._memory: tuple[float, float] | None = None
         self._looked, self._silent = False, 0
         self._shapes: dict[str, ModelShape] = {}
@@ -56,8 +54,6 @@ class Sizing:
         Raises:
             EnvironmentProblem: a fine-tune does not fit into the GPUs there are.
         """
-        if self._machine_needed():
-            return None
         if self._nodes is None:
             return ALONE
         if self._lane is None and (nodes := self._there(self._plan.base)):
@@ -76,7 +72,7 @@ class Sizing:
         """Raises:
         EnvironmentProblem: no node has as many GPUs as an engine takes.
         """
-        if self._machine_needed() or self._board.state(self._plan.base) is not State.DONE:
+        if self._board.state(self._plan.base) is not State.DONE:
             return None
         if self._nodes is None:
             return ALONE
@@ -89,7 +85,7 @@ class Sizing:
         EnvironmentProblem: no node has as many GPUs as a judge takes.
         """
         plan, base = self._plan, self._plan.judge_base
-        if self._machine_needed() or (base is not None and self._board.state(base) is not State.DONE):
+        if base is not None and self._board.state(base) is not State.DONE:
             return None
         if self._board.counts("generation_set")[State.DONE] < 2:
             return None
@@ -134,7 +130,10 @@ class Sizing:
             store = self._board.store
             entry = store.find("base", base.key)
             if entry is None:
-                self._board.reopen()
+                if base not in self._board.reopen():
+                    store.distrust(base)
+                    self._board.reopen()
+                self._say(f"base {base.name}: what is left of it is no result; making it again.")
                 return False
             try:
                 self._shapes[base.key] = read_shape(store.use(entry, weights=False))
