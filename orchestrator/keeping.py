@@ -2,7 +2,8 @@
 
 ``all`` keeps every checkpoint, ``best`` the selected one, ``scores`` none once a model's planned response sets are
 there; responses, verdicts and scores always stay. A checkpoint goes only when every sweep that was ever run on the
-store, and has that model, lets it go; of each, its last run counts. Optimizer state is gone before a fine-tune is published.
+store, and has that model, lets it go; of each, its last run counts. Optimizer state is gone before a fine-tune is
+published.
 
 This module frees weights and abandoned attempts; it must never remove anything else.
 """
