@@ -166,9 +166,9 @@ class Keeper:
 
 def remembered(store: Store) -> Iterator[tuple[str, Plan | None]]:
     """Every sweep that was run on a store, and its plan; None where that cannot be worked out: its inputs are gone."""
-    for name, content in store.storage.read_all("sweeps").items():
+    for name in store.storage.names("sweeps"):
         if name.endswith(".json"):
-            yield name, _plan_of(name, content)
+            yield name, _plan_of(name, store.storage.read(name) or b"")
 
 
 def collect(store: Store, dry_run: bool, say: Callable[[str], None]) -> tuple[list[Freed], list[str]]:
