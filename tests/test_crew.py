@@ -210,7 +210,8 @@ CORES = """
 import sys
 from orchestrator.run import cluster
 with cluster.connected(sys.argv[1]) as room:
-    print(room.cpus)
+    pass
+print(room.cpus)
 """
 
 
