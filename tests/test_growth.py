@@ -111,6 +111,13 @@ with cluster.connected("auto") as room:
 """
 
 
+COMMANDS = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
+)
+"""Of a cluster's configuration: Ray's wheel lacks the defaults of its own provider of nodes that do not exist."""
+
+
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[RayHead]:
     """A head without GPUs, and Ray's autoscaler, which may start one node with two."""
@@ -120,11 +127,14 @@ def head(tmp_path: Path) -> Iterator[RayHead]:
     config.write_text(
         json.dumps(
             {
+                **dict.fromkeys(COMMANDS, []),
+                **{"auth": {}, "docker": {}, "file_mounts": {}, "upscaling_speed": 1.0},
                 "cluster_name": "grows",
                 "max_workers": 1,
                 "idle_timeout_minutes": 5,
                 "provider": {
-                    "type": "fake_multinode",
+                    "type": "external",
+                    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
                     "gcs_address": f"127.0.0.1:{head.ports['port']}",
                     "head_node_id": identity,
                     "launch_multiple": True,
