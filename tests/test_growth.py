@@ -127,8 +127,11 @@ def head(tmp_path: Path) -> Iterator[RayHead]:
     config.write_text(
         json.dumps(
             {
-                **dict.fromkeys(COMMANDS, []),
-                **{"auth": {}, "docker": {}, "file_mounts": {}, "upscaling_speed": 1.0},
+                **{name: [] for name in COMMANDS},
+                "auth": {},
+                "docker": {},
+                "file_mounts": {},
+                "upscaling_speed": 1.0,
                 "cluster_name": "grows",
                 "max_workers": 1,
                 "idle_timeout_minutes": 5,
