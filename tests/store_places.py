@@ -30,7 +30,7 @@ class Place:
 
     def spoil(self, entry: Entry, name: str, content: bytes | None) -> None:
         """Put something else in the place of a result's file, or remove it."""
-        storage = entry.storage
+        storage = self.open().storage
         if isinstance(storage, Folder):
             path = Path(self.path(entry, name))
             path.unlink() if content is None else path.write_bytes(content)

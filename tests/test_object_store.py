@@ -333,7 +333,7 @@ def test_the_manifest_is_put_last(store: Store, proxy: Proxy, monkeypatch: pytes
     attempt = store.attempt(step())
     (attempt / "a").write_text("a")
     (attempt / "b").write_text("b")
-    for number in range(6):  # record, two files, record, manifest: each fails in turn
+    for number in range(20):  # record, two files, record, manifest, and looks at them: each fails in turn
         proxy.faults.extend([""] * number + ["500"])
         try:
             store.publish(step(), attempt, {})
