@@ -11,7 +11,7 @@ ENGINES := tests/test_generate.py tests/test_judges.py
 # Two files at a time; not the slow tests, whose runs take both cores by themselves.
 TWO := --numprocesses 2 --dist loadfile
 # Whole sweeps with faults in them and on clusters that are made for it: too long for CI beside the slow tests.
-FAULTS := $(addprefix tests/test_,faults_workers.py faults_nodes.py faults_sessions.py remote_run.py)
+FAULTS := $(addprefix tests/test_,faults_workers.py faults_sessions.py remote_run.py)
 REDIS := tests/test_submit_run.py::test_a_head_that_died_and_came_back_is_given_the_sweep_again[Redis]
 LOCK = $(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header pyproject.toml --extra models --extra cluster --extra dev
 AUDIT = $(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit
@@ -36,7 +36,7 @@ test-all: $(VENV)/installed  ## the slow tests: faults, browser, real language m
 	$(BIN)/python -m pytest -m slow $(foreach f,$(ENGINES) $(FAULTS),--ignore=$(f)) --deselect '$(REDIS)'
 	$(BIN)/python -m pytest -m slow $(ENGINES)
 
-test-faults: $(VENV)/installed  ## killed, stopped, starved and lost workers, sessions and machines; needs redis-server for one of them
+test-faults: $(VENV)/installed  ## workers and sessions killed, stopped and starved, a bucket that is away; needs redis-server for one of them
 	$(BIN)/python -m pytest -m slow $(FAULTS)
 	$(BIN)/python -m pytest -m slow '$(REDIS)'
 

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import EnvironmentProblem, LaneDied, StepFailed, UserError
+from trainables.errors import EnvironmentProblem, LaneDied, StepFailed, UserError, cut
 from trainables.finetune import finetune
 from trainables.job import FineTuneJob
 from trainables.staging import Staging
@@ -367,8 +367,7 @@ def _said(problem: BaseException, rank: int) -> dict[str, Any]:
     elif isinstance(problem, OSError) or "No space left on device" in str(problem):
         kind = EnvironmentProblem.__name__  # a full disk or a lost mount says nothing about the fine-tune
     elif isinstance(problem, RuntimeError) and _INFRASTRUCTURE.search(str(problem)):
-        # A worker that fails by itself says so before it goes; this one only lost its partner or its device.
-        kind = "LaneDied"
+        kind = "Lost"  # a worker that fails by itself says so before it goes; this one only lost its partner or device
     trace = "".join(traceback.format_exception(problem))
     return {"kind": "failed", "error": kind, "message": str(problem), "rank": rank, "traceback": trace}
 
@@ -383,6 +382,8 @@ def _failure(message: dict[str, Any]) -> Exception:
         return LaneDied(
             f"{where}; set runtime.micro_batch lower, runtime.gradient_checkpointing: true or runtime.offload: true"
         )
+    if kind == "Lost":
+        return LaneDied(f"worker {message['rank']} lost the others, or its device: {cut(text, 160)}")
     if kind in ("LaneDied", "KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
         return LaneDied(where)
     return StepFailed(f"{where}\n{message['traceback']}")
