@@ -383,7 +383,7 @@ def _failure(message: dict[str, Any]) -> Exception:
             f"{where}; set runtime.micro_batch lower, runtime.gradient_checkpointing: true or runtime.offload: true"
         )
     if kind == "Lost":
-        return LaneDied(f"worker {message['rank']} lost the others, or its device: {cut(text, 160)}")
+        return LaneDied(f"worker {message['rank']} lost the others, or its device: {cut(text.partition('. ')[0], 160)}")
     if kind in ("LaneDied", "KeyboardInterrupt", "SystemExit") or "Ray" in kind or "Dist" in kind:
         return LaneDied(where)
     return StepFailed(f"{where}\n{message['traceback']}")
