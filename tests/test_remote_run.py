@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.storage import Entry
@@ -146,5 +146,7 @@ def _ui(location: str, folder: Path) -> None:
         assert len(runs) == 4, "the sweep and its three models"
         assert sum("if_score.fi" in str(run["data"].get("metrics")) for run in runs) == 3
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        family = psutil.Process(process.pid)
+        for member in (*family.children(recursive=True), family):  # MLflow's server has a session of its own
+            member.kill()
         process.wait()
