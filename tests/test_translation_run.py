@@ -116,7 +116,7 @@ def test_translating_stops_at_its_limit_and_a_higher_one_pays_nothing_twice(
 
 
 def test_requests_that_are_under_way_when_the_limit_is_reached_are_kept(tmp_path: Path, server: JudgeServer) -> None:
-    slow = {True: 6.0, False: 1.0}
+    slow = {True: 4.0, False: 2.0}  # so that the limit comes when both have begun
     server.behave = lambda number, asked: openai_says(asked, finnish, delay=slow["into Finnish" in asked.prompt])
     stopped = session(write_sweep(tmp_path, server), PRICE, "runtime.max_cost=1")
     assert stopped.wait() == 1, stopped.text()

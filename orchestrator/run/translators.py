@@ -207,6 +207,7 @@ class Translators:
             if not self._askers:
                 self._bring_up()
             task: Any = translate_language
+            self._askers.append(self._askers.pop(0))  # a language of few texts is one batch, for the last of them
             reference = task.remote(self._place, self._job(step), self._askers, self._meter, self._pulse)
             started[reference] = step
             self._under_way += 1
